@@ -1,0 +1,307 @@
+"""The one configuration: gateware, golden model, simulation, boards and driver all derive from it.
+
+Nothing here imports Amaranth or PyTorch, so that every side can afford to import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+INPUTS = ("static", "events")
+CADENCES = ("sample", "step")
+WEIGHT_MEMORIES = ("block", "spram")
+
+PIXEL_FRAC = 8  # a pixel byte is a fraction of 256; a spike is 256, that is 1.0
+PHI_FRAC = 12  # surrogate derivative, unsigned, below 1.0
+PHI_ENTRIES = 256  # length of the surrogate table
+PHI_STEP_FRAC = 5  # table entry a stands for |v| in [a/32, (a+1)/32)
+RATE_MAX = 15  # a learning rate is 2**-k with k in 0..RATE_MAX
+ROW_BITS = 16  # a lane's memory row in a host address
+LANE_BITS = 8  # a lane number in a host address
+
+
+@dataclass(frozen=True)
+class Q:
+    """Two's complement fixed point: `i` integer bits (sign included) and `f` fraction bits."""
+
+    i: int
+    f: int
+
+    @property
+    def bits(self) -> int:
+        return self.i + self.f
+
+    @property
+    def low(self) -> int:
+        """Least raw value."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        """Greatest raw value."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def one(self) -> int:
+        """Raw value of 1.0."""
+        return 1 << self.f
+
+    def __str__(self) -> str:
+        return f"Q({self.i},{self.f})"
+
+
+def ceil_log2(n: int) -> int:
+    """Least k with 2**k >= n, for n >= 1."""
+    return (n - 1).bit_length()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a core is built for. Every derived number below follows from these fields alone.
+
+    A layer `l` counts from 1; layer 0 is the input. `n_layers` is the number of weight layers.
+    """
+
+    sizes: tuple[int, ...] = (64, 32, 10)
+    """Units of the input and of every layer; two to five weight layers."""
+    steps: int = 8
+    """Time steps T of a sample."""
+    lanes: int = 8
+    """Synapses that are read, summed or updated in one clock cycle."""
+    input: str = "static"
+    """`static`: a frame of bytes held for T steps. `events`: addresses of spiking inputs, step by step."""
+    cadence: str = "sample"
+    """When weights, thresholds and leakages change: after the sample, or in every time step."""
+    stochastic: bool = False
+    """Weight updates are rounded up or down by chance in proportion, instead of to nearest."""
+    w: Q = Q(4, 12)
+    """Weights."""
+    u: Q = Q(4, 12)
+    """Membranes, currents, thresholds and the leakage trace."""
+    trace: Q = Q(4, 12)
+    """Weight and threshold traces."""
+    delta: Q = Q(4, 12)
+    """Errors: output table, back-propagated error, delta."""
+    grad: Q = Q(4, 12)
+    """Gradients of weights and thresholds."""
+    alpha_frac: int = 12
+    """Fraction bits of a leakage factor, which lies in 0 .. 2**alpha_frac (1.0)."""
+    theta_min: int = 256
+    """Floor of a threshold, raw in format `u`."""
+    weight_memory: str = "block"
+    """`block`: two-port block RAM. `spram`: the single-port 16K x 16 memories of the iCE40UP5K."""
+
+    def __post_init__(self) -> None:
+        def bad(field: str, legal: str) -> ValueError:
+            return ValueError(f"{field}: {getattr(self, field)!s} is not legal; legal is {legal}")
+
+        def whole(value: object) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool)
+
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not (3 <= len(self.sizes) <= 6 and all(whole(n) and 1 <= n <= 4096 for n in self.sizes)):
+            raise bad("sizes", "3 to 6 whole numbers of 1 to 4096 (input, then two to five layers)")
+        if self.sizes[-1] > 256:
+            raise bad("sizes", "a last layer of at most 256 classes")
+        if not (whole(self.steps) and 1 <= self.steps <= 255):
+            raise bad("steps", "a whole number of 1 to 255")
+        if not (whole(self.lanes) and 1 <= self.lanes <= 1 << LANE_BITS):
+            raise bad("lanes", f"a whole number of 1 to {1 << LANE_BITS}")
+        for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
+            if getattr(self, field) not in legal:
+                raise bad(field, " or ".join(legal))
+        if not isinstance(self.stochastic, bool):
+            raise bad("stochastic", "True or False")
+        for field in ("w", "u", "trace", "delta", "grad"):
+            q = getattr(self, field)
+            if not (isinstance(q, Q) and q.i >= 1 and q.f >= 0 and 4 <= q.bits <= 18):
+                raise bad(field, "Q(i, f) with i >= 1 (the sign is one of them), f >= 0 and 4 to 18 bits in all")
+        if not (whole(self.alpha_frac) and 4 <= self.alpha_frac <= 16):
+            raise bad("alpha_frac", "a whole number of 4 to 16")
+        if self.u.f < PHI_STEP_FRAC:
+            raise bad("u", f"at least {PHI_STEP_FRAC} fraction bits (the surrogate table's resolution)")
+        if self.w.f + PIXEL_FRAC < self.u.f:
+            raise bad("w", f"at least {self.u.f - PIXEL_FRAC} fraction bits, so that a current has no fewer than u = {self.u}")
+        if self.trace.f < PIXEL_FRAC or self.trace.i < 2:
+            raise bad("trace", f"at least 2 integer and {PIXEL_FRAC} fraction bits (it holds 1.0 and a pixel exactly)")
+        if self.u.i < 2:
+            raise bad("u", "at least 2 integer bits (it holds 1.0)")
+        for field in ("w", "u"):
+            if self.grad.f < getattr(self, field).f:
+                raise bad("grad", f"at least as many fraction bits as {field} = {getattr(self, field)}")
+        if self.grad.f < self.alpha_frac:
+            raise bad("grad", f"at least alpha_frac = {self.alpha_frac} fraction bits")
+        if self.delta.f + min(self.trace.f, self.u.f) < self.grad.f:
+            raise bad("grad", f"at most {self.delta.f + min(self.trace.f, self.u.f)} fraction bits (those of the product)")
+        if not (whole(self.theta_min) and 1 <= self.theta_min <= self.u.high):
+            raise bad("theta_min", f"a whole number of 1 to {self.u.high}")
+        if self.weight_memory == "spram":
+            if self.w.bits not in (8, 16):
+                raise bad("w", "a format of 8 or 16 bits where weight_memory is spram")
+            if self.lanes * self.w.bits != 64:
+                raise bad("lanes", f"{64 // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
+            if self.rows > 1 << 14:
+                raise ValueError(f"sizes: {self.sizes} need {self.rows} rows; legal is at most {1 << 14} where weight_memory is spram")
+        if self.rows > 1 << ROW_BITS:
+            raise ValueError(f"sizes: {self.sizes} with {self.lanes} lanes need {self.rows} rows a lane; legal is at most {1 << ROW_BITS}")
+
+    def replace(self, **changes: Any) -> Config:
+        """The same configuration with some fields changed (and checked again)."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"{name}: no such field; legal is one of {', '.join(known)}")
+        return replace(self, **changes)
+
+    # -- layers -------------------------------------------------------------------------------
+    @property
+    def n_layers(self) -> int:
+        """Weight layers L."""
+        return len(self.sizes) - 1
+
+    @property
+    def layers(self) -> range:
+        """Layer numbers 1..L."""
+        return range(1, len(self.sizes))
+
+    @property
+    def classes(self) -> int:
+        return self.sizes[-1]
+
+    @property
+    def static(self) -> bool:
+        return self.input == "static"
+
+    def spiking_input(self, layer: int) -> bool:
+        """Whether the layer's inputs are spikes, and not a static frame."""
+        return layer > 1 or not self.static
+
+    @property
+    def synapses(self) -> int:
+        return sum(self.sizes[l] * self.sizes[l - 1] for l in self.layers)
+
+    # -- neurons and units: neuron i of layer l stands at neuron_base[l] + i --------------------
+    @cached_property
+    def neuron_base(self) -> dict[int, int]:
+        return {l: sum(self.sizes[1:l]) for l in self.layers}
+
+    @property
+    def neurons(self) -> int:
+        return sum(self.sizes[1:])
+
+    @property
+    def input_units(self) -> int:
+        """Presynaptic units with a weight trace in the input: each input, or one (constant 1.0) for a static frame."""
+        return 1 if self.static else self.sizes[0]
+
+    @cached_property
+    def unit_base(self) -> dict[int, int]:
+        """First presynaptic unit of a layer (0 is the input); a unit has a weight trace. The last layer has none."""
+        hidden = {l: self.input_units + self.neuron_base[l] for l in self.layers[:-1]}
+        return {0: 0, **hidden}
+
+    @property
+    def units(self) -> int:
+        return self.input_units + self.neurons - self.classes
+
+    # -- lanes: neuron i is in lane i mod P, group i div P; row = row_base + group * fan_in + j ---
+    @cached_property
+    def groups(self) -> dict[int, int]:
+        """Groups of lanes a layer needs: ceil(neurons / lanes)."""
+        return {l: -(-self.sizes[l] // self.lanes) for l in self.layers}
+
+    @cached_property
+    def row_base(self) -> dict[int, int]:
+        """First weight row of a layer, the same in every lane."""
+        base, at = {}, 0
+        for l in self.layers:
+            base[l] = at
+            at += self.groups[l] * self.sizes[l - 1]
+        return base
+
+    @property
+    def rows(self) -> int:
+        """Weight rows a lane."""
+        return sum(self.groups[l] * self.sizes[l - 1] for l in self.layers)
+
+    @property
+    def grad_row_offset(self) -> int:
+        """Gradient row = weight row - grad_row_offset: a static first layer has no gradient memory."""
+        return self.row_base[2] if self.static else 0
+
+    @property
+    def grad_rows(self) -> int:
+        """Gradient rows a lane; none at cadence `step`."""
+        return self.rows - self.grad_row_offset if self.cadence == "sample" else 0
+
+    @cached_property
+    def delta_base(self) -> dict[int, int]:
+        """First delta row of a layer; key 0 is the input gradient D of a static frame, behind the last layer."""
+        base, at = {}, 0
+        for l in self.layers:
+            base[l] = at
+            at += self.groups[l]
+        return {**base, 0: at}
+
+    @property
+    def delta_rows(self) -> int:
+        return sum(self.groups.values()) + (self.groups[1] if self.static else 0)
+
+    # -- shifts: the only places where fraction bits are dropped --------------------------------
+    @property
+    def current_shift(self) -> int:
+        """sum of w * x to a current."""
+        return self.w.f + PIXEL_FRAC - self.u.f
+
+    @property
+    def weight_grad_shift(self) -> int:
+        """delta * weight trace (or delta * threshold trace) to a gradient."""
+        return self.delta.f + self.trace.f - self.grad.f
+
+    @property
+    def alpha_grad_shift(self) -> int:
+        """delta * leakage trace to a gradient."""
+        return self.delta.f + self.u.f - self.grad.f
+
+    def weight_shift(self, rate: int) -> int:
+        """Gradient to weight update at learning rate 2**-rate."""
+        return self.grad.f - self.w.f + rate
+
+    def theta_shift(self, rate: int) -> int:
+        """Gradient to threshold update at learning rate 2**-rate."""
+        return self.grad.f - self.u.f + rate
+
+    def alpha_shift(self, layer: int, rate: int) -> int:
+        """Summed gradient to leakage update: the mean divides by the next power of two above the layer's size."""
+        return self.grad.f - self.alpha_frac + ceil_log2(self.sizes[layer]) + rate
+
+    @property
+    def alpha_grad_bits(self) -> int:
+        """Bits of A: a gradient summed exactly over the largest layer and all steps."""
+        return self.grad.bits + ceil_log2(max(self.sizes[1:])) + (ceil_log2(self.steps) if self.cadence == "sample" else 0)
+
+    @property
+    def alpha_one(self) -> int:
+        """Raw value of a leakage factor of 1.0."""
+        return 1 << self.alpha_frac
+
+    # -- identity -----------------------------------------------------------------------------
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def digest(self) -> int:
+        """32 bits that name this configuration; the core shows them in register `config`."""
+        return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
+
+    @property
+    def title(self) -> str:
+        return "-".join(map(str, self.sizes))
+
+
+DIGITS = Config()
+"""The default demo: scikit-learn's 8 x 8 digits."""

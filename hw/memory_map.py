@@ -1,0 +1,161 @@
+"""Every register and memory a host can reach, written once: gateware, simulation and driver derive from this table.
+
+A host address has 32 bits: region number (8), lane (8), row (16). Values travel as 32-bit words, signed ones sign-extended.
+Any access waits until the core is idle, so a read that follows `run` answers when the run is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.config import LANE_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ROW_BITS, Config, ceil_log2
+
+IDENTITY = 0x4F53_0001  # "OS", version 1 of this map
+OP_WRITE, OP_READ = 1, 2
+MAX_BURST = 0xFFFF
+LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
+PHASES = ("forward", "neuron", "error", "backward", "update", "finish")
+
+
+@dataclass(frozen=True)
+class Register:
+    row: int
+    name: str
+    bits: int
+    access: str  # "r", "w" or "rw"
+    doc: str
+
+    @property
+    def address(self) -> int:
+        return self.row
+
+
+_REGISTERS = (
+    ("identity", 32, "r", "constant 0x4F530001"),
+    ("config", 32, "r", "digest of the configuration the core was built for"),
+    ("run", 1, "w", "writing 0 runs to the end of the sample, 1 runs one time step; with event input one step either way"),
+    ("step", 8, "rw", "next time step t; 0 starts a sample, and it returns to 0 when the sample is over"),
+    ("label", 8, "rw", "class of the sample, used while learning"),
+    ("learn", 3, "rw", "bit 0 weights, bit 1 thresholds, bit 2 leakages; 0 infers"),
+    ("rate_w", 4, "rw", "learning rate of weights is 2**-rate_w"),
+    ("rate_theta", 4, "rw", "learning rate of thresholds is 2**-rate_theta"),
+    ("rate_alpha", 4, "rw", "learning rate of leakages is 2**-rate_alpha"),
+    ("rng", 32, "rw", "state R of the random generator, never 0"),
+    ("frame_length", 16, "r", "non-zero pixels of the frame held"),
+    ("class", 8, "r", "class decided after the last step"),
+    *((f"cycles_{phase}", 32, "rw", f"clock cycles spent in phase {phase}") for phase in PHASES),
+    ("sops", 32, "rw", "synaptic operations done (a weight read, summed or updated for one neuron)"),
+    ("sops_skipped", 32, "rw", "synaptic operations not done because an input, a trace or a group of errors was zero"),
+)
+REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}
+
+
+@dataclass(frozen=True)
+class Region:
+    """One memory: `depth` rows in each of `lanes` lanes, of `bits` bits."""
+
+    number: int
+    name: str
+    lanes: int
+    depth: int
+    bits: int
+    signed: bool
+    doc: str
+
+    def address(self, row: int, lane: int = 0) -> int:
+        return self.number << (LANE_BITS + ROW_BITS) | lane << ROW_BITS | row
+
+
+def regions(config: Config) -> dict[str, Region]:
+    """The memories of a core built for `config`, by name; region 0 is the registers."""
+    c = config
+    index_bits = max(1, ceil_log2(c.sizes[0]))
+    table = [
+        # name, lanes, depth, bits, signed, there is one, doc
+        ("weight", c.lanes, c.rows, c.w.bits, True, True, "W"),
+        ("grad", c.lanes, c.grad_rows, c.grad.bits, True, c.grad_rows > 0, "G, cadence sample"),
+        ("delta", c.lanes, c.delta_rows, c.delta.bits, True, True, "delta of every neuron, then D of a static frame"),
+        ("membrane", 1, c.neurons, c.u.bits + 1, False, True, "U in the lower bits, the spike s above"),
+        ("theta", 1, c.neurons, c.u.bits, True, True, "thresholds"),
+        ("theta_trace", 1, c.neurons, c.trace.bits, True, True, "threshold traces"),
+        ("alpha_trace", 1, c.neurons, c.u.bits, True, True, "leakage traces"),
+        ("weight_trace", 1, c.units, c.trace.bits, True, True, "weight traces, input units first"),
+        ("current", 1, c.neurons, c.u.bits, True, True, "I"),
+        ("theta_grad", 1, c.neurons, c.grad.bits, True, c.cadence == "sample", "threshold gradients, cadence sample"),
+        ("input_grad", 1, c.sizes[1], c.delta.bits, True, c.static, "D of a static first layer"),
+        ("alpha", 1, c.n_layers, c.alpha_frac + 1, False, True, "leakage factors, layer 1 in row 0"),
+        ("alpha_grad", 1, c.n_layers, c.alpha_grad_bits, True, True, "A"),
+        ("surrogate", 1, PHI_ENTRIES, PHI_FRAC, False, True, "surrogate derivative by |U - theta|"),
+        ("error_table", 1, 4 * (c.classes + 1), c.delta.bits, True, True, "output error at row 4k + 2s + y"),
+        ("count", 1, c.classes, 8, False, True, "spikes of each class in this sample"),
+        ("frame", 1, c.sizes[0], index_bits + PIXEL_FRAC, False, c.static,
+         "write: pixel of input `row`, ascending, row 0 starts a frame; read: the k-th non-zero pixel, index above value"),
+        ("event", 1, c.sizes[0], 1, False, not c.static, "1: the input spikes in the next step; the step clears it"),
+    ]  # fmt: skip
+    return {
+        name: Region(number, name, lanes, depth, bits, signed, doc)
+        for number, (name, lanes, depth, bits, signed, there, doc) in enumerate(table, 1)
+        if there
+    }
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of the learning state: where each of its words stands.
+
+    `addresses` has the array's shape; the value is bits `low .. low + bits - 1` of the word there.
+    """
+
+    name: str
+    addresses: np.ndarray
+    bits: int
+    signed: bool
+    low: int = 0
+
+    def decode(self, words: np.ndarray) -> np.ndarray:
+        """Array values (int64) from the words read at `addresses`."""
+        raw = (words.astype(np.int64) >> self.low) & ((1 << self.bits) - 1)
+        if self.signed:
+            raw -= (raw >> (self.bits - 1)) << self.bits
+        return raw
+
+
+def state_fields(config: Config) -> dict[str, Field]:
+    """The arrays a host may read between samples, by the names the golden model uses (`weight.1`, `theta.2`, `alpha`, ...)."""
+    c, m = config, regions(config)
+    out: dict[str, Field] = {}
+
+    def add(name: str, region: Region, rows: np.ndarray, lanes: np.ndarray | int = 0, bits: int | None = None,
+            signed: bool | None = None, low: int = 0) -> None:  # fmt: skip
+        base = region.address(0)
+        addresses = base + (np.asarray(lanes, np.int64) << ROW_BITS) + np.asarray(rows, np.int64)
+        out[name] = Field(name, addresses, bits or region.bits, region.signed if signed is None else signed, low)
+
+    for l in c.layers:
+        neuron = np.arange(c.sizes[l])
+        lane, group = neuron % c.lanes, neuron // c.lanes
+        rows = c.row_base[l] + group[:, None] * c.sizes[l - 1] + np.arange(c.sizes[l - 1])[None, :]
+        at = c.neuron_base[l] + neuron
+        add(f"weight.{l}", m["weight"], rows, lane[:, None])
+        if c.cadence == "sample" and c.spiking_input(l):
+            add(f"grad.{l}", m["grad"], rows - c.grad_row_offset, lane[:, None])
+        add(f"delta.{l}", m["delta"], c.delta_base[l] + group, lane)
+        add(f"membrane.{l}", m["membrane"], at, bits=c.u.bits, signed=True)
+        add(f"spike.{l}", m["membrane"], at, bits=1, signed=False, low=c.u.bits)
+        for name in ("theta", "theta_trace", "alpha_trace", "current"):
+            add(f"{name}.{l}", m[name], at)
+        if c.cadence == "sample":
+            add(f"theta_grad.{l}", m["theta_grad"], at)
+    if c.static:
+        add("input_grad", m["input_grad"], np.arange(c.sizes[1]))
+    for l, base in c.unit_base.items():
+        add(f"weight_trace.{l}", m["weight_trace"], base + np.arange(c.input_units if l == 0 else c.sizes[l]))
+    for name in ("alpha", "alpha_grad", "count"):
+        add(name, m[name], np.arange(m[name].depth))
+    add("surrogate", m["surrogate"], np.arange(PHI_ENTRIES))
+    add("error_table", m["error_table"], np.arange(4 * (c.classes + 1)).reshape(c.classes + 1, 2, 2))
+    for name in ("rng", "class"):
+        out[name] = Field(name, np.asarray(REGISTERS[name].address), REGISTERS[name].bits, False)
+    return out
