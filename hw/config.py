@@ -200,13 +200,18 @@ class Config:
 
     @cached_property
     def unit_base(self) -> dict[int, int]:
-        """First presynaptic unit of a layer (0 is the input); a unit has a weight trace. The last layer has none."""
-        hidden = {l: self.input_units + self.neuron_base[l] for l in self.layers[:-1]}
-        return {0: 0, **hidden}
+        """First presynaptic unit of a layer (0 is the input). A hidden neuron's unit has the neuron's own number; the input
+        stands behind them; the last layer has none."""
+        return {0: self.hidden, **{l: self.neuron_base[l] for l in self.layers[:-1]}}
+
+    @property
+    def hidden(self) -> int:
+        """Neurons of the hidden layers."""
+        return self.neurons - self.classes
 
     @property
     def units(self) -> int:
-        return self.input_units + self.neurons - self.classes
+        return self.hidden + self.input_units
 
     # -- lanes: neuron i is in lane i mod P, group i div P; row = row_base + group * fan_in + j ---
     @cached_property

@@ -1,6 +1,7 @@
 """Every register and memory a host can reach, written once: gateware, simulation and driver derive from this table.
 
-A host address has 32 bits: region number (8), lane (8), row (16). Values travel as 32-bit words, signed ones sign-extended.
+A host address has 32 bits: region number (8), lane (8), row (16). Values travel as 32-bit words, the unused
+upper bits 0 (`Field.decode` extends the sign).
 Any access waits until the core is idle, so a read that follows `run` answers when the run is over.
 """
 
@@ -81,7 +82,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("theta", 1, c.neurons, c.u.bits, True, True, "thresholds"),
         ("theta_trace", 1, c.neurons, c.trace.bits, True, True, "threshold traces"),
         ("alpha_trace", 1, c.neurons, c.u.bits, True, True, "leakage traces"),
-        ("weight_trace", 1, c.units, c.trace.bits, True, True, "weight traces, input units first"),
+        ("weight_trace", 1, c.units, c.trace.bits, True, True, "weight traces, input units last"),
         ("current", 1, c.neurons, c.u.bits, True, True, "I"),
         ("theta_grad", 1, c.neurons, c.grad.bits, True, c.cadence == "sample", "threshold gradients, cadence sample"),
         ("input_grad", 1, c.sizes[1], c.delta.bits, True, c.static, "D of a static first layer"),

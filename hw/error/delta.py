@@ -1,0 +1,67 @@
+"""From an error to a delta: the output table, the surrogate derivative, their product."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
+from hw.fixed import round_shift, saturate
+from hw.memory import Bank, HostBus, fan_out
+from hw.memory_map import regions
+from hw.pipeline import Pipe, drive
+from hw.spike.membrane import mul_port
+from hw.streams import delta_in, delta_out
+
+
+class Delta(wiring.Component):
+    """delta = error * phi(U - theta), one neuron a word; holds the two loadable tables.
+
+    Numerics: docs/numerics.md, "Learning in that step", the lines of e, v, phi and delta
+    Timing:   latency 5 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0]`
+    Golden:   sw/golden/error/output.py and delta.py, equal in every bit
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(delta_in(config))),
+                "o": Out(stream.Signature(delta_out(config))),
+                "mul": Out(mul_port(config)).array(1),
+                "host": In(HostBus()),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, i, o = self.config, self.i.p, self.o.p
+        region = regions(c)
+        m.submodules.table = table = Bank(region["error_table"])
+        m.submodules.surrogate = surrogate = Bank(region["surrogate"])
+        fan_out(m, self.host, [table, surrogate])
+        pipe = Pipe(m, self.i, self.o, latency=5)
+
+        # cycle 1: the table's row is read while U - theta is taken
+        v = pipe.reg(saturate(i.u - i.theta, c.u))
+        m.d.comb += [
+            table.read_enable.eq(pipe.en),
+            table.read_address.eq((i.firing << 2) | (i.s << 1) | i.label),
+        ]
+        error = Mux(pipe.reg(i.output), table.read_data.as_signed(), pipe.reg(i.error))
+
+        # cycle 2: the surrogate derivative
+        magnitude = Mux(v < 0, -v, v).as_unsigned() >> (c.u.f - PHI_STEP_FRAC)
+        m.d.comb += [
+            surrogate.read_enable.eq(pipe.en),
+            surrogate.read_address.eq(Mux(magnitude < PHI_ENTRIES, magnitude, PHI_ENTRIES - 1)),
+        ]
+
+        # cycles 3 to 5: their product
+        m.d.comb += [
+            drive(self.mul[0], pipe.reg(error), surrogate.read_data, pipe.en),
+            o.delta.eq(pipe.reg(saturate(round_shift(self.mul[0].p, PHI_FRAC), c.delta))),
+            o.index.eq(pipe.reg(i.index, 5)),
+        ]
+        return m

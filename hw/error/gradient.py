@@ -1,0 +1,52 @@
+"""A neuron's own gradients: its delta times its traces."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.fixed import round_shift, saturate
+from hw.pipeline import Pipe, drive
+from hw.spike.membrane import mul_port
+from hw.streams import gradient_in, gradient_out
+
+
+class Gradient(wiring.Component):
+    """g_theta, g_alpha and the input gradient D of a static frame, one neuron a word.
+
+    Numerics: docs/numerics.md, "Learning in that step", the lines of g_theta, g_alpha and D
+    Timing:   latency 3 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..2]`
+    Golden:   sw/golden/error/delta.py, equal in every bit
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(gradient_in(config))),
+                "o": Out(stream.Signature(gradient_out(config))),
+                "mul": Out(mul_port(config)).array(3),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, i, o = self.config, self.i.p, self.o.p
+        pipe = Pipe(m, self.i, self.o, latency=3)
+        m.d.comb += [
+            drive(self.mul[0], i.delta, saturate(i.theta_trace - c.trace.one, c.trace), pipe.en),
+            drive(self.mul[1], i.delta, i.alpha_trace, pipe.en),
+            drive(self.mul[2], i.delta, i.frame_trace, pipe.en),
+        ]
+        input_grad = pipe.reg(Mux(i.first, 0, i.input_grad).as_signed(), 2)
+        theta_grad = saturate(round_shift(self.mul[0].p, c.weight_grad_shift), c.grad)
+        alpha_grad = saturate(round_shift(self.mul[1].p, c.alpha_grad_shift), c.grad)
+        m.d.comb += [
+            o.index.eq(pipe.reg(i.index, 3)),
+            o.theta_grad.eq(pipe.reg(Mux(pipe.reg(i.learn_t, 2), theta_grad, 0))),
+            o.alpha_grad.eq(pipe.reg(Mux(pipe.reg(i.learn_l, 2), alpha_grad, 0))),
+            o.input_grad.eq(pipe.reg(saturate(input_grad + round_shift(self.mul[2].p, c.trace.f), c.delta))),
+        ]
+        return m

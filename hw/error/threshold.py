@@ -1,0 +1,38 @@
+"""Learning a firing threshold."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.fixed import dither_shift, half, saturate
+from hw.pipeline import Pipe
+from hw.streams import threshold_in, threshold_out
+
+
+class Threshold(wiring.Component):
+    """theta = max(theta - 2**-rate * gradient, theta_min), one neuron a word.
+
+    Numerics: docs/numerics.md, "Updates", the line of theta
+    Timing:   latency 2 cycles, one word a cycle, holds while `o.ready` is low
+    Golden:   sw/golden/error/descent.py, equal in every bit
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__({"i": In(stream.Signature(threshold_in(config))), "o": Out(stream.Signature(threshold_out(config)))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, i, o = self.config, self.i.p, self.o.p
+        pipe = Pipe(m, self.i, self.o, latency=2)
+        base = c.theta_shift(0)
+        change = pipe.reg(dither_shift(i.grad, base, i.rate, half(base, i.rate)))
+        theta = saturate(pipe.reg(i.theta) - change, c.u)
+        m.d.comb += [
+            o.index.eq(pipe.reg(i.index, 2)),
+            o.theta.eq(pipe.reg(Mux(theta < c.theta_min, c.theta_min, theta).as_signed())),
+        ]
+        return m

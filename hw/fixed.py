@@ -1,0 +1,49 @@
+"""The only ways to lose bits (docs/numerics.md), as Amaranth expressions; twin: sw/golden/fixed.py."""
+
+from __future__ import annotations
+
+from amaranth.hdl import C, Cat, Mux, Value
+
+from hw.config import Q
+
+
+def saturate(v: Value, q: Q) -> Value:
+    """`v` (signed) clipped to the range of `q`."""
+    if not v.shape().signed:
+        raise TypeError("saturate: an unsigned value is not legal; legal is a signed one")
+    if len(v) <= q.bits:
+        return v
+    fits = (v[q.bits - 1 :] == 0) | v[q.bits - 1 :].all()
+    sign = v[-1]
+    limit = Cat((~sign).replicate(q.bits - 1), sign)
+    return Mux(fits, v[: q.bits], limit).as_signed()
+
+
+def floor_shift(v: Value, n: int) -> Value:
+    """`v` / 2**n, rounded down."""
+    return v >> n
+
+
+def round_shift(v: Value, n: int) -> Value:
+    """`v` / 2**n, rounded to nearest, halves up."""
+    return (v + (1 << (n - 1))) >> n if n else v
+
+
+def dither_shift(v: Value, base: int, rate: Value, dither: Value) -> Value:
+    """(`v` + `dither`) / 2**(base + rate), rounded down, for a run-time `rate`.
+
+    `dither` is unsigned and below 2**(base + rate): random bits, or half of that (`half`) which makes it `round_shift`.
+    """
+    return ((v + dither) >> base) >> rate
+
+
+def half(base: int, rate: Value) -> Value:
+    """Half of 2**(base + rate), and 0 where that is 1."""
+    return ((C(1, 1) << base) << rate)[1:]
+
+
+def mask(base: int, rate: Value, bits: Value) -> Value:
+    """`bits` modulo 2**(base + rate)."""
+    top = base + (1 << len(rate)) - 1
+    keep = (((C(1, 1) << base) << rate) - 1)[:top]
+    return bits[:top] & keep

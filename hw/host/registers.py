@@ -1,0 +1,79 @@
+"""The registers of hw/memory_map.py: settings, state and counters."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.memory import HostBus
+from hw.memory_map import IDENTITY, PHASES, REGISTERS
+from hw.streams import bits_for
+
+_INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
+
+
+class Registers(wiring.Component):
+    """Settings leave on members of their name (`label`, `learn`, `rate_w`, ...); `rng`, `frame_length` and `class` come from where they live.
+
+    While `busy`, the counter of `phase` counts cycles; `dense` synapses are expected at the start of a sweep, `counted` of them are done.
+
+    Timing:   a read answers one move after its row
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        settings = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha")
+        super().__init__(
+            {
+                **{name: Out(REGISTERS[name].bits) for name in settings},
+                **{f"{name}_value": In(bits) for name, bits in _INPUTS.items()},
+                "run": Out(1),
+                "single": Out(1),
+                "step_done": In(1),
+                "next_step": In(8),
+                "rng_write": Out(1),
+                "busy": In(1),
+                "phase": In(range(len(PHASES))),
+                "counted": In(bits_for(config.lanes + 1)),
+                "dense": In(32),
+                "host": In(HostBus()),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        host, meant, then = self.host, Signal(), Signal()
+        m.d.comb += meant.eq((host.region == 0) & host.hosting & host.write)
+        values = {}
+        for name, register in REGISTERS.items():
+            if register.access == "rw" and name not in _INPUTS:
+                values[name] = Signal(register.bits, name=f"{name}_r")
+                with m.If(meant & (host.row == register.row)):
+                    m.d.sync += values[name].eq(host.data_w)
+        for name in ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha"):
+            m.d.comb += getattr(self, name).eq(values[name])
+        m.d.comb += [
+            self.run.eq(meant & (host.row == REGISTERS["run"].row)),
+            self.single.eq(host.data_w[0]),
+            self.rng_write.eq(meant & (host.row == REGISTERS["rng"].row)),
+        ]
+        with m.If(self.step_done):
+            m.d.sync += values["step"].eq(self.next_step)
+        with m.If(self.busy):
+            with m.Switch(self.phase):
+                for number, phase in enumerate(PHASES):
+                    counter = values[f"cycles_{phase}"]
+                    with m.Case(number):
+                        m.d.sync += counter.eq(counter + 1)
+            m.d.sync += values["sops"].eq(values["sops"] + self.counted)
+            m.d.sync += values["sops_skipped"].eq(values["sops_skipped"] + self.dense - self.counted)
+
+        values |= {"identity": Const(IDENTITY, 32), "config": Const(self.config.digest, 32), "run": Const(0, 1)}
+        values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}
+        read = Signal(32)
+        with m.If(host.enable):
+            m.d.sync += [read.eq(Array(values[name] for name in REGISTERS)[host.row[: bits_for(len(REGISTERS))]]), then.eq(host.region == 0)]
+        m.d.comb += host.data_r.eq(Mux(then, read, 0))
+        return m

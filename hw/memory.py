@@ -1,0 +1,223 @@
+"""Memories with a core side and a host side."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.config import LANE_BITS, ROW_BITS, ceil_log2
+from hw.memory_map import Region
+
+HOST_BITS = 32
+
+
+class HostBus(wiring.Signature):
+    """How the host reaches a memory, seen from the memory.
+
+    `hosting` is high while the core is idle and the host owns every memory. A write takes effect at once. A read answers in `data_r`
+    one move after its address; `enable` moves it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "hosting": Out(1),
+                "enable": Out(1),
+                "region": Out(8),
+                "lane": Out(LANE_BITS),
+                "row": Out(ROW_BITS),
+                "write": Out(1),
+                "data_w": Out(HOST_BITS),
+                "data_r": In(HOST_BITS),
+            }
+        )
+
+
+def follow(bus, host) -> list:
+    """Statements by which `bus` sees what the host asks."""
+    return [getattr(bus, name).eq(getattr(host, name)) for name, member in HostBus().members.items() if member.flow == Out]
+
+
+def fan_out(m: Module, host, members: list) -> None:
+    """Give every member the host's bus and OR their answers (a member that is not meant answers 0)."""
+    answer: Value = Const(0, HOST_BITS)
+    for member in members:
+        m.d.comb += follow(member.host, host)
+        answer = answer | member.host.data_r
+    m.d.comb += host.data_r.eq(answer)
+
+
+class Select:
+    """Whether the host means one memory: `now`, and `then` one move later when its data are out."""
+
+    def __init__(self, m: Module, host, region: Region, lane: int | None = None):
+        self.now, self.then = Signal(), Signal()
+        m.d.comb += self.now.eq((host.region == region.number) & (True if lane is None else host.lane == lane))
+        with m.If(host.enable):
+            m.d.sync += self.then.eq(self.now)
+
+    def answer(self, data: Value) -> Value:
+        """`data` where the host means this memory, else 0."""
+        return Mux(self.then, data.as_unsigned(), 0)
+
+
+class Bank(wiring.Component):
+    """`region.depth` words, one read and one write a cycle; the host's access is shared with the core's.
+
+    Timing:   latency 1 cycle, holds while `read_enable` is low. A word read in the cycle in which it is written is not defined.
+    """
+
+    def __init__(self, region: Region, *, lane: int | None = None, host_writes: bool = True):
+        self.region, self.lane, self.host_writes = region, lane, host_writes
+        self.address_bits = max(1, ceil_log2(region.depth))
+        super().__init__(
+            {
+                "host": In(HostBus()),
+                "read_address": In(self.address_bits),
+                "read_enable": In(1, init=1),
+                "read_data": Out(region.bits),
+                "write": In(1),
+                "write_address": In(self.address_bits),
+                "write_data": In(region.bits),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.region.bits, depth=self.region.depth, init=[])
+        reader, writer = memory.read_port(), memory.write_port()
+        host, select = self.host, Select(m, self.host, self.region, self.lane)
+        m.d.comb += [
+            reader.addr.eq(Mux(host.hosting, host.row, self.read_address)),
+            reader.en.eq(Mux(host.hosting, host.enable, self.read_enable)),
+            self.read_data.eq(reader.data),
+            writer.addr.eq(self.write_address),
+            writer.data.eq(self.write_data),
+            writer.en.eq(self.write),
+        ]
+        if self.host_writes:
+            with m.If(host.hosting):
+                m.d.comb += [writer.addr.eq(host.row), writer.data.eq(host.data_w), writer.en.eq(host.write & select.now)]
+        m.d.comb += host.data_r.eq(select.answer(reader.data))
+        return m
+
+
+class LaneBanks(wiring.Component):
+    """A `Bank` in every lane, read at one address; `write` has a bit a lane.
+
+    Timing:   latency 1 cycle
+    """
+
+    single_port = False
+
+    def __init__(self, region: Region):
+        self.region = region
+        address_bits = max(1, ceil_log2(region.depth))
+        super().__init__(
+            {
+                "host": In(HostBus()),
+                "read_address": In(address_bits),
+                "read_data": Out(region.bits).array(region.lanes),
+                "write": In(region.lanes),
+                "write_address": In(address_bits),
+                "write_data": In(region.bits).array(region.lanes),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        banks = [Bank(self.region, lane=lane) for lane in range(self.region.lanes)]
+        for lane, bank in enumerate(banks):
+            m.submodules[f"lane_{lane}"] = bank
+            m.d.comb += [
+                bank.read_address.eq(self.read_address),
+                self.read_data[lane].eq(bank.read_data),
+                bank.write.eq(self.write[lane]),
+                bank.write_address.eq(self.write_address),
+                bank.write_data.eq(self.write_data[lane]),
+            ]
+        fan_out(m, self.host, banks)
+        return m
+
+
+class SpramBanks(wiring.Component):
+    """The same on the single-port 16K x 16 memories of the iCE40UP5K, `lanes` words side by side: one read or one write a cycle.
+
+    On any other platform (simulation too) it is a memory of the same behaviour; writing takes precedence, and reading in that cycle
+    holds the old word. Word p of the row belongs to lane p.
+    """
+
+    WORD = 16
+    single_port = True
+
+    def __init__(self, region: Region):
+        self.region = region
+        self.address_bits = max(1, ceil_log2(region.depth))
+        super().__init__(
+            {
+                "host": In(HostBus()),
+                "read_address": In(self.address_bits),
+                "read_data": Out(region.bits).array(region.lanes),
+                "write": In(region.lanes),
+                "write_address": In(self.address_bits),
+                "write_data": In(region.bits).array(region.lanes),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        lanes, bits, host = self.region.lanes, self.region.bits, self.host
+        selects = [Select(m, host, self.region, lane) for lane in range(lanes)]
+        address, read = Signal(self.address_bits), Signal()
+        writes = [Signal(name=f"write_{lane}") for lane in range(lanes)]
+        data = [Signal(bits, name=f"data_{lane}") for lane in range(lanes)]
+        out = [Signal(bits, name=f"out_{lane}") for lane in range(lanes)]
+        m.d.comb += [address.eq(Mux(self.write.any(), self.write_address, self.read_address)), read.eq(~self.write.any())]
+        for lane in range(lanes):
+            m.d.comb += [writes[lane].eq(self.write[lane]), data[lane].eq(self.write_data[lane]), self.read_data[lane].eq(out[lane])]
+        with m.If(host.hosting):
+            m.d.comb += [address.eq(host.row), read.eq(host.enable & ~host.write)]
+            for lane in range(lanes):
+                m.d.comb += [writes[lane].eq(host.write & selects[lane].now), data[lane].eq(host.data_w)]
+        answer: Value = Const(0, bits)
+        for lane in range(lanes):
+            answer = answer | selects[lane].answer(out[lane])
+        m.d.comb += host.data_r.eq(answer)
+        if getattr(platform, "family", None) == "iCE40":
+            self._primitives(m, address, read, writes, data, out)
+        else:
+            self._model(m, address, read, writes, data, out)
+        return m
+
+    def _primitives(self, m: Module, address, read, writes, data, out) -> None:
+        a_word = self.WORD // self.region.bits  # lanes in one memory's word
+        for first in range(0, self.region.lanes, a_word):
+            part = slice(first, first + a_word)
+            nibbles = Cat(w.replicate(self.region.bits // 4) for w in writes[part])
+            m.submodules[f"spram_{first // a_word}"] = Instance(
+                "SB_SPRAM256KA",
+                i_CLOCK=ClockSignal(),
+                i_ADDRESS=Cat(address, Const(0, 14 - len(address))),
+                i_DATAIN=Cat(data[part]),
+                i_MASKWREN=nibbles,
+                i_WREN=nibbles.any(),
+                i_CHIPSELECT=nibbles.any() | read,
+                i_STANDBY=Const(0),
+                i_SLEEP=Const(0),
+                i_POWEROFF=Const(1),
+                o_DATAOUT=Cat(out[part]),
+            )
+
+    def _model(self, m: Module, address, read, writes, data, out) -> None:
+        m.submodules.memory = memory = Memory(shape=self.region.bits * self.region.lanes, depth=self.region.depth, init=[])
+        reader, writer = memory.read_port(), memory.write_port(granularity=self.region.bits)
+        m.d.comb += [
+            reader.addr.eq(address),
+            reader.en.eq(read),
+            Cat(out).eq(reader.data),
+            writer.addr.eq(address),
+            writer.data.eq(Cat(data)),
+            writer.en.eq(Cat(writes)),
+        ]

@@ -1,0 +1,66 @@
+"""Pipelines that hold as one, and the multiplier they share."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Pipe:
+    """Registers of a block with one stream in and one out, `latency` cycles apart.
+
+    Every register moves together (`en`): while the result at `o` is not taken, nothing moves. The registers carry data
+    and need no reset; only the valid bits have one.
+    """
+
+    def __init__(self, m: Module, i: stream.Interface, o: stream.Interface, latency: int):
+        self.m, self.en = m, Signal()
+        m.d.comb += [self.en.eq(~o.valid | o.ready), i.ready.eq(self.en)]
+        valid = i.valid
+        for stage in range(latency):
+            following = Signal(name=f"valid_{stage + 1}")
+            with m.If(self.en):
+                m.d.sync += following.eq(valid)
+            valid = following
+        m.d.comb += o.valid.eq(valid)
+
+    def reg(self, value: Value, cycles: int = 1) -> Value:
+        """`value` as it was `cycles` moves ago."""
+        for _ in range(cycles):
+            following = Signal(value.shape(), reset_less=True)
+            with self.m.If(self.en):
+                self.m.d.sync += following.eq(value)
+            value = following
+        return value
+
+
+class MulPort(wiring.Signature):
+    """What a block needs of a multiplier: it drives `a`, `b`, `en` and gets the product two moves later."""
+
+    def __init__(self, a: int, b: int):
+        super().__init__({"a": Out(signed(a)), "b": Out(signed(b)), "en": Out(1), "p": In(signed(a + b))})
+
+
+class Multiplier(wiring.Component):
+    """p = a * b, exact.
+
+    Timing:   latency 2 cycles (operands and product are registered, inside the DSP block where there is one); holds while `en` is low.
+    """
+
+    def __init__(self, a: int, b: int):
+        super().__init__({"port": In(MulPort(a, b))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        a, b = Signal.like(self.port.a, reset_less=True), Signal.like(self.port.b, reset_less=True)
+        product = Signal.like(self.port.p, reset_less=True)
+        with m.If(self.port.en):
+            m.d.sync += [a.eq(self.port.a), b.eq(self.port.b), product.eq(a * b)]
+        m.d.comb += self.port.p.eq(product)
+        return m
+
+
+def drive(port, a: Value, b: Value, en: Value) -> list:
+    """Statements that hand two operands to a multiplier."""
+    return [port.a.eq(a), port.b.eq(b), port.en.eq(en)]

@@ -1,0 +1,112 @@
+"""Lists of what is not zero, so that a pass over the synapses never meets a zero input."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.config import PIXEL_FRAC, Config
+from hw.memory import Bank, HostBus, Select, follow
+from hw.memory_map import regions
+from hw.streams import bits_for
+
+
+class UnitList(wiring.Component):
+    """One list a presynaptic layer, each in that layer's own stretch of a memory.
+
+    `start` empties the list of layer `layer`; `push` appends `data` (a unit's number in its layer). The k-th entry of a layer is read at
+    `read_index` = k and `read_layer`, `length` is how many there are.
+
+    Timing:   one entry a cycle in and out, read latency 1 cycle
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.index_bits = bits_for(max(config.sizes[:-1]))
+        layer_bits = bits_for(config.n_layers)
+        super().__init__(
+            {
+                "layer": In(layer_bits),
+                "start": In(1),
+                "push": In(1),
+                "data": In(self.index_bits),
+                "read_layer": In(layer_bits),
+                "read_enable": In(1),
+                "read_index": In(self.index_bits),
+                "read_data": Out(self.index_bits),
+                "length": Out(self.index_bits + 1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c = self.config
+        m.submodules.memory = memory = Memory(shape=self.index_bits, depth=c.units, init=[])
+        writer, reader = memory.write_port(), memory.read_port()
+        bases = Array(c.unit_base[l] for l in range(c.n_layers))
+        lengths = Array(Signal(self.index_bits + 1, name=f"length_{l}") for l in range(c.n_layers))
+        m.d.comb += [
+            writer.addr.eq(bases[self.layer] + lengths[self.layer]),
+            writer.data.eq(self.data),
+            writer.en.eq(self.push),
+            reader.addr.eq(bases[self.read_layer] + self.read_index),
+            reader.en.eq(self.read_enable),
+            self.read_data.eq(reader.data),
+            self.length.eq(lengths[self.read_layer]),
+        ]
+        with m.If(self.start):
+            m.d.sync += lengths[self.layer].eq(0)
+        with m.Elif(self.push):
+            m.d.sync += lengths[self.layer].eq(lengths[self.layer] + 1)
+        return m
+
+
+class Frame(wiring.Component):
+    """The pixels of a static frame that are not zero, in ascending order: index above value.
+
+    The host writes pixel after pixel, zeros too; row 0 starts a frame.
+
+    Timing:   one pixel a cycle in, one entry a cycle out, read latency 1 cycle
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.index_bits = bits_for(config.sizes[0])
+        super().__init__(
+            {
+                "host": In(HostBus()),
+                "read_index": In(self.index_bits),
+                "read_enable": In(1),
+                "index": Out(self.index_bits),
+                "value": Out(PIXEL_FRAC),
+                "length": Out(self.index_bits + 1),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        host, region = self.host, regions(self.config)["frame"]
+        m.submodules.bank = bank = Bank(region, host_writes=False)
+        meant = Select(m, host, region).now & host.hosting & host.write
+        pixel, at = host.data_w[:PIXEL_FRAC], Signal.like(self.length)
+        m.d.comb += [
+            follow(bank.host, host),
+            host.data_r.eq(bank.host.data_r),
+            at.eq(Mux(host.row == 0, 0, self.length)),
+            bank.write.eq(meant & (pixel != 0)),
+            bank.write_address.eq(at),
+            bank.write_data.eq(pixel | (host.row[: self.index_bits] << PIXEL_FRAC)),
+            bank.read_address.eq(self.read_index),
+            bank.read_enable.eq(self.read_enable),
+            self.value.eq(bank.read_data[:PIXEL_FRAC]),
+            self.index.eq(bank.read_data[PIXEL_FRAC:]),
+        ]
+        length = Signal.like(self.length)
+        m.d.comb += self.length.eq(length)
+        with m.If(meant):
+            m.d.sync += length.eq(at + (pixel != 0))
+        return m
+
+

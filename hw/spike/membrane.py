@@ -1,0 +1,76 @@
+"""Leak, integrate, fire; and the traces that run forward in time beside the membrane."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import Config
+from hw.fixed import floor_shift, saturate
+from hw.pipeline import MulPort, Pipe, drive
+from hw.streams import membrane_in, membrane_out
+
+
+def mul_port(c: Config) -> MulPort:
+    """The multipliers that neurons share: a leakage factor or a delta, times a membrane, a trace or a surrogate derivative."""
+    return MulPort(max(c.alpha_frac + 2, c.delta.bits), max(c.u.bits, c.trace.bits, 14))
+
+
+class Membrane(wiring.Component):
+    """One neuron a word: U, s and the traces w~, theta~, alpha~ of the next step.
+
+    Numerics: docs/numerics.md, "One time step" (STOP, the forward and trace equations)
+    Timing:   latency 4 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
+    Golden:   sw/golden/spike/membrane.py, equal in every bit
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(membrane_in(config))),
+                "o": Out(stream.Signature(membrane_out(config))),
+                "mul": Out(mul_port(config)).array(4),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, i, o = self.config, self.i.p, self.o.p
+        pipe = Pipe(m, self.i, self.o, latency=4)
+
+        def old(value):
+            return Mux(i.first, 0, value).as_signed()
+
+        # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace
+        rest = saturate(old(i.u) - Mux(i.s & ~i.first, i.theta, 0).as_signed(), c.u)
+        leaking = saturate(old(i.theta_trace) - Mux(i.s & ~i.first, c.trace.one, 0), c.trace)
+        alpha, alpha_next = i.alpha.as_unsigned(), i.alpha_next.as_unsigned()
+        m.d.comb += [
+            drive(self.mul[0], alpha, rest, pipe.en),
+            drive(self.mul[1], alpha, leaking, pipe.en),
+            drive(self.mul[2], alpha, old(i.alpha_trace), pipe.en),
+            drive(self.mul[3], alpha_next, old(i.weight_trace), pipe.en),
+        ]
+        leaked = [floor_shift(port.p, c.alpha_frac) for port in self.mul]
+
+        # cycle 3: integrate
+        u = pipe.reg(saturate(leaked[0] + pipe.reg(i.current, 2), c.u))
+        theta_trace = pipe.reg(leaked[1][: c.trace.bits].as_signed())  # a leak shrinks: it fits
+        alpha_trace = pipe.reg(saturate(leaked[2] + pipe.reg(rest, 2), c.u))
+        weight_trace = pipe.reg(leaked[3])
+
+        # cycle 4: fire
+        unit, event, theta = (pipe.reg(v, 3) for v in (i.unit, i.event, i.theta))
+        s = Mux(unit, event, u >= theta)
+        m.d.comb += [
+            o.index.eq(pipe.reg(i.index, 4)),
+            o.unit.eq(pipe.reg(unit)),
+            o.s.eq(pipe.reg(s)),
+            o.u.eq(pipe.reg(u)),
+            o.theta_trace.eq(pipe.reg(theta_trace)),
+            o.alpha_trace.eq(pipe.reg(alpha_trace)),
+            o.weight_trace.eq(pipe.reg(saturate(weight_trace + Mux(s, c.trace.one, 0), c.trace))),
+        ]
+        return m

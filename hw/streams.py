@@ -1,0 +1,126 @@
+"""What travels on the streams between blocks: every payload and every field, written once."""
+
+from __future__ import annotations
+
+from amaranth.hdl import signed
+from amaranth.lib import data
+
+from hw.config import PIXEL_FRAC, Config, ceil_log2
+
+
+def bits_for(n: int) -> int:
+    """Bits of an index below n, at least one."""
+    return max(1, ceil_log2(n))
+
+
+def index_shape(c: Config) -> int:
+    """A neuron or presynaptic unit, numbered over all layers."""
+    return bits_for(max(c.neurons, c.units))
+
+
+def membrane_in(c: Config) -> data.StructLayout:
+    """One neuron (or input unit) before a time step."""
+    return data.StructLayout(
+        {
+            "index": index_shape(c),
+            "first": 1,  # step 0: every old value counts as 0
+            "unit": 1,  # an input unit: only its weight trace matters, and `event` is its spike
+            "event": 1,
+            "u": signed(c.u.bits),
+            "s": 1,
+            "theta": signed(c.u.bits),
+            "theta_trace": signed(c.trace.bits),
+            "alpha_trace": signed(c.u.bits),
+            "weight_trace": signed(c.trace.bits),
+            "current": signed(c.u.bits),
+            "alpha": c.alpha_frac + 1,  # of the neuron's layer
+            "alpha_next": c.alpha_frac + 1,  # of the layer it feeds
+        }
+    )
+
+
+def membrane_out(c: Config) -> data.StructLayout:
+    """The same neuron after the step."""
+    return data.StructLayout(
+        {
+            "index": index_shape(c),
+            "unit": 1,
+            "u": signed(c.u.bits),
+            "s": 1,
+            "theta_trace": signed(c.trace.bits),
+            "alpha_trace": signed(c.u.bits),
+            "weight_trace": signed(c.trace.bits),
+        }
+    )
+
+
+def delta_in(c: Config) -> data.StructLayout:
+    """One neuron's error. In the last layer (`output`) it comes from the table, at row 4 firing + 2 s + label."""
+    return data.StructLayout(
+        {
+            "index": index_shape(c),
+            "output": 1,
+            "label": 1,  # the neuron stands for the sample's class
+            "firing": bits_for(c.classes + 1),  # spikes of the last layer in this step
+            "error": signed(c.delta.bits),
+            "u": signed(c.u.bits),
+            "s": 1,
+            "theta": signed(c.u.bits),
+        }
+    )
+
+
+def delta_out(c: Config) -> data.StructLayout:
+    return data.StructLayout({"index": index_shape(c), "delta": signed(c.delta.bits)})
+
+
+def gradient_in(c: Config) -> data.StructLayout:
+    """One neuron's delta beside its traces."""
+    return data.StructLayout(
+        {
+            "index": index_shape(c),
+            "first": 1,
+            "learn_t": 1,
+            "learn_l": 1,
+            "delta": signed(c.delta.bits),
+            "theta_trace": signed(c.trace.bits),
+            "alpha_trace": signed(c.u.bits),
+            "frame_trace": signed(c.trace.bits),  # c of a held frame
+            "input_grad": signed(c.delta.bits),  # D so far
+        }
+    )
+
+
+def gradient_out(c: Config) -> data.StructLayout:
+    return data.StructLayout(
+        {
+            "index": index_shape(c),
+            "theta_grad": signed(c.grad.bits),
+            "alpha_grad": signed(c.grad.bits),
+            "input_grad": signed(c.delta.bits),
+        }
+    )
+
+
+def threshold_in(c: Config) -> data.StructLayout:
+    """A threshold and its gradient, with the learning rate 2**-rate."""
+    return data.StructLayout({"index": index_shape(c), "rate": 4, "theta": signed(c.u.bits), "grad": signed(c.grad.bits)})
+
+
+def threshold_out(c: Config) -> data.StructLayout:
+    return data.StructLayout({"index": index_shape(c), "theta": signed(c.u.bits)})
+
+
+def operand_bits(c: Config) -> int:
+    """Bits of what multiplies a row: a pixel, a spike (256) or a weight trace, signed."""
+    return max(PIXEL_FRAC + 2, c.trace.bits)
+
+
+def current_sum_bits(c: Config) -> int:
+    """Bits of an exact sum of w * x over the widest fan-in, with room for the rounding half."""
+    return c.w.bits + PIXEL_FRAC + 1 + ceil_log2(max(c.sizes[:-1])) + 1
+
+
+def error_sum_bits(c: Config) -> int:
+    """Bits of an exact sum of w * delta over the largest layer behind another, with room for the rounding half."""
+    return c.w.bits + c.delta.bits + ceil_log2(max(c.sizes[2:])) + 1

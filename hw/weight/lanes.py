@@ -1,0 +1,241 @@
+"""The lanes: weights banked by postsynaptic neuron, one row address for all, one multiplier each."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import PIXEL_FRAC, Config, ceil_log2
+from hw.fixed import dither_shift, half, mask, round_shift, saturate
+from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
+from hw.memory_map import regions
+from hw.pipeline import Multiplier, MulPort
+from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
+from hw.weight.dither import RowHash, lane_word, xorshift32
+
+
+class Sweep(enum.Enum, shape=3):
+    """What a sweep over weight rows does in every lane."""
+
+    FORWARD = 0  # sum += w * x
+    BACKWARD = 1  # sum over the lanes += w * delta
+    GATHER = 2  # G += delta * trace
+    DESCEND = 3  # w -= delta * trace, or delta * pixel, at the learning rate
+    APPLY = 4  # w -= G at the learning rate, G = 0
+
+
+def row_op(c: Config) -> data.StructLayout:
+    """One row of weights, read in all lanes at once."""
+    return data.StructLayout(
+        {
+            "row": bits_for(c.rows),
+            "delta_row": bits_for(c.delta_rows),
+            "first": 1,  # of a sum
+            "last": 1,  # of a sum: it leaves the lanes
+        }
+    )
+
+
+class Lanes(wiring.Component):
+    """P lanes; lane p holds the weights of the neurons p, p + P, ... of every layer.
+
+    `sweep` holds while rows are on their way (`busy`). A row's operand comes one cycle after the row on `operand`: a pixel or 256 for a
+    spike (FORWARD), a weight trace or a pixel in that format (GATHER, DESCEND). `rate` is the learning rate 2**-rate. `current` gives the P currents of a
+    group one after the other, lanes without a neuron too; `error` one value a sum. `next_random` ends an update of a layer.
+
+    Numerics: docs/numerics.md, the lines of I, e, g, G and W
+    Timing:   a row a cycle; a row every second cycle where the weights are changed in single-port memories; the P currents of a group leave
+              before the next `last` row is taken. Latency of a sum: 5 cycles (FORWARD), 5 + ceil(log2 P) (BACKWARD)
+    Golden:   sw/golden/weight/lanes.py, equal in every bit
+    """
+
+    DEPTH = 8  # cycles from a row to its written word
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(
+            {
+                "sweep": In(Sweep),
+                "op": In(stream.Signature(row_op(config))),
+                "operand": In(signed(operand_bits(config))),
+                "rate": In(4),
+                "next_random": In(1),
+                "current": Out(stream.Signature(signed(config.u.bits), always_ready=True)),
+                "error": Out(stream.Signature(signed(config.delta.bits), always_ready=True)),
+                "delta_write": In(config.lanes),
+                "delta_row": In(bits_for(config.delta_rows)),
+                "delta_data": In(signed(config.delta.bits)),
+                "busy": Out(1),
+                "random": Out(32),
+                "random_write": In(1),
+                "random_data": In(32),
+                "host": In(HostBus()),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, region = self.config, regions(self.config)
+        self.weights = (SpramBanks if c.weight_memory == "spram" else LaneBanks)(region["weight"])
+        self.delta = LaneBanks(region["delta"])
+        self.grads = LaneBanks(region["grad"]) if c.grad_rows else None
+        members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
+        for name, member in members.items():
+            if member is not None:
+                m.submodules[name] = member
+        fan_out(m, self.host, [member for member in members.values() if member is not None])
+
+        self._issue(m)
+        products = self._multiply(m)
+        self._forward(m, products)
+        self._backward(m, products)
+        self._update(m, products)
+        return m
+
+    def _issue(self, m: Module) -> None:
+        """Take rows; `row[k]`, `valid[k]` are the row taken k cycles ago."""
+        c, op = self.config, self.op
+        changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
+        pause, leaving = Signal(), Signal(range(max(c.lanes, 2)))
+        m.d.comb += op.ready.eq(~pause & ~((self.sweep == Sweep.FORWARD) & op.p.last & (leaving != 0)))
+        taken = op.valid & op.ready
+        if self.weights.single_port:
+            m.d.sync += pause.eq(taken & changing)
+        with m.If(taken & op.p.last & (self.sweep == Sweep.FORWARD)):
+            m.d.sync += leaving.eq(c.lanes - 1)
+        with m.Elif(leaving != 0):
+            m.d.sync += leaving.eq(leaving - 1)
+
+        depth = max(self.DEPTH, 6 + ceil_log2(c.lanes))
+        self.row, self.valid, self.first, self.last = [op.p.row], [taken], [op.p.first], [op.p.last]
+        for k in range(1, depth):
+            for name in ("row", "valid", "first", "last"):
+                chain = getattr(self, name)
+                following = Signal(chain[0].shape(), name=f"{name}_{k}", reset_less=name != "valid")
+                m.d.sync += following.eq(chain[-1])
+                chain.append(following)
+        in_flight = 0
+        for valid in self.valid:
+            in_flight = in_flight | valid
+        self.draining = Signal()
+        m.d.comb += self.busy.eq(in_flight | self.draining)
+        m.d.comb += [
+            self.weights.read_address.eq(Mux(changing, self.row[4], op.p.row)),
+            self.delta.read_address.eq(op.p.delta_row),
+            self.delta.write.eq(self.delta_write),
+            self.delta.write_address.eq(self.delta_row),
+        ]
+        for lane in range(c.lanes):
+            m.d.comb += self.delta.write_data[lane].eq(self.delta_data)
+
+    def _multiply(self, m: Module) -> list:
+        """Cycle 1: operands; cycle 3: products."""
+        c, products = self.config, []
+        backward, forward = self.sweep == Sweep.BACKWARD, self.sweep == Sweep.FORWARD
+        for lane in range(c.lanes):
+            mul = Multiplier(max(c.w.bits, c.delta.bits), max(operand_bits(c), c.delta.bits))
+            m.submodules[f"mul_{lane}"] = mul
+            w, delta = self.weights.read_data[lane].as_signed(), self.delta.read_data[lane].as_signed()
+            m.d.comb += [
+                mul.port.a.eq(Mux(forward | backward, w, delta)),
+                mul.port.b.eq(Mux(backward, delta, self.operand)),
+                mul.port.en.eq(1),
+            ]
+            products.append(mul.port.p)
+        return products
+
+    def _forward(self, m: Module, products: list) -> None:
+        """Cycle 3: every lane adds; cycle 4: the sums move to a shift register, from which they leave one a cycle."""
+        c = self.config
+        wide = signed(current_sum_bits(c))
+        assert c.current_shift >= 0
+        leaving = [Signal(wide, name=f"leaving_{lane}", reset_less=True) for lane in range(c.lanes)]
+        load, count = Signal(), Signal(range(c.lanes + 1))
+        m.d.comb += load.eq(self.valid[4] & self.last[4] & (self.sweep == Sweep.FORWARD))
+        for lane, product in enumerate(products):
+            total = Signal(wide, name=f"sum_{lane}", reset_less=True)
+            with m.If(self.valid[3]):
+                m.d.sync += total.eq(Mux(self.first[3], 0, total).as_signed() + product)
+            following = leaving[lane + 1] if lane + 1 < c.lanes else leaving[lane]
+            m.d.sync += leaving[lane].eq(Mux(load, total, following))
+        with m.If(load):
+            m.d.sync += count.eq(c.lanes)
+        with m.Elif(count != 0):
+            m.d.sync += count.eq(count - 1)
+        m.d.comb += [
+            self.draining.eq(count != 0),
+            self.current.valid.eq(self.draining),
+            self.current.payload.eq(saturate(round_shift(leaving[0], c.current_shift), c.u)),
+        ]
+
+    def _backward(self, m: Module, products: list) -> None:
+        """From cycle 3: a registered adder tree over the lanes, then the sum over the groups."""
+        c, level, at = self.config, list(products), 3
+        while len(level) > 1:
+            sums = [level[k] + level[k + 1] if k + 1 < len(level) else level[k] for k in range(0, len(level), 2)]
+            level = [Signal(v.shape(), name=f"tree_{at}_{k}", reset_less=True) for k, v in enumerate(sums)]
+            m.d.sync += [register.eq(v) for register, v in zip(level, sums, strict=True)]
+            at += 1
+        total = Signal(signed(error_sum_bits(c)), reset_less=True)
+        with m.If(self.valid[at]):
+            m.d.sync += total.eq(Mux(self.first[at], 0, total).as_signed() + level[0])
+        done, error = Signal(), Signal.like(self.error.payload)
+        m.d.comb += done.eq(self.valid[at + 1] & self.last[at + 1] & (self.sweep == Sweep.BACKWARD))
+        m.d.sync += error.eq(saturate(round_shift(total, c.w.f), c.delta))
+        sent = Signal()
+        m.d.sync += sent.eq(done)
+        m.d.comb += [self.error.valid.eq(sent), self.error.payload.eq(error)]
+
+    def _update(self, m: Module, products: list) -> None:
+        """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written."""
+        c = self.config
+        gather, apply = self.sweep == Sweep.GATHER, self.sweep == Sweep.APPLY
+        base = c.weight_shift(0)
+        m.d.comb += [
+            self.weights.write_address.eq(self.row[7]),
+            self.weights.write.eq((self.valid[7] & ((self.sweep == Sweep.DESCEND) | apply)).replicate(c.lanes)),
+        ]
+        if self.grads is not None:
+            m.d.comb += [
+                self.grads.read_address.eq(self.row[3] - c.grad_row_offset),
+                self.grads.write_address.eq(self.row[5] - c.grad_row_offset),
+                self.grads.write.eq((self.valid[5] & (gather | apply)).replicate(c.lanes)),
+            ]
+        state = Signal(32, init=1)
+        m.d.comb += self.random.eq(state)
+        with m.If(self.random_write):
+            m.d.sync += state.eq(self.random_data)
+        word = None
+        if c.stochastic:
+            m.submodules.hash = row_hash = RowHash()
+            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[2])]
+            with m.If(self.next_random):
+                m.d.sync += state.eq(xorshift32(state))
+            word = row_hash.word
+        for lane, product in enumerate(products):
+            grad = Signal(signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
+            m.d.sync += grad.eq(saturate(round_shift(product, c.weight_grad_shift), c.grad))
+            applied = grad
+            if self.grads is not None:
+                gathered = self.grads.read_data[lane].as_signed()
+                total = Signal.like(grad, name=f"gathered_{lane}", reset_less=True)
+                m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
+                m.d.comb += self.grads.write_data[lane].eq(total)
+                applied = Mux(apply, gathered, grad)
+            dither = half(base, self.rate) if word is None else mask(base, self.rate, lane_word(word, lane))
+            shifted = dither_shift(applied, base, self.rate, dither)
+            change = Signal(signed(c.grad.bits + 1), name=f"change_{lane}", reset_less=True)
+            w = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
+            moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
+            m.d.sync += [
+                change.eq(shifted),
+                moved.eq(self.weights.read_data[lane].as_signed() - change),
+                w.eq(saturate(moved, c.w)),
+            ]
+            m.d.comb += self.weights.write_data[lane].eq(w)
+
+
+def pixel_operand(c: Config, pixel):
+    """A pixel as an operand of DESCEND, in the format of a weight trace."""
+    return pixel << (c.trace.f - PIXEL_FRAC)
