@@ -1,7 +1,7 @@
 """Bitstreams and their reports: `python -m hw.build --board NAME`.
 
-Amaranth makes the design; Yosys, nextpnr and the packer (YoWASP packages) do the rest in `build/<board>-<sizes>-<hash>/`. The hash is
-of the generated design, the options, the seed and the tool versions, so that what is already built is not built again.
+Amaranth makes the design; Yosys, nextpnr and the packer (YoWASP packages) do the rest in `build/<board>-<sizes>-<hash>/`. The hash
+is of the generated design, the options, the seed and the tool versions, so that what is already built is not built again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
-from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config
+from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, ceil_log2
 from hw.memory_map import regions
 from hw.pll import Clocking
 from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
@@ -62,27 +62,49 @@ UNITS = {
 
 # A word that is read in the cycle in which it is written is not defined (hw/memory.py). Yosys must be told, or it adds registers,
 # a comparator and a multiplexer to every memory, which give the old word.
+_AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
+_IN_LOGIC = 'setattr -set ram_style "distributed" {path}*/m:*'
+_GRADS = "top.core.lanes.grads"  # the gradient memories, one a lane
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:TRANSPARENCY_MASK=1'0 %i"
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (2000, 350), "ecp5": (3000, 350)}  # LUTs of a core, and of each lane: good enough for advice
 
 
-# -- what fits ------------------------------------------------------------------------------------------------------------------------
+# -- what fits ---------------------------------------------------------------------------------------------------------------------
+
+
+def _block_rams(config: Config, board: Board) -> dict[str, int]:
+    """Block RAMs by memory: those of the memory map, the lists of units and of groups, the host's FIFO."""
+    family, c = board.chip.family, config
+    elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
+    memories = {name: (r.lanes, r.depth, r.bits) for name, r in regions(c).items() if name not in elsewhere}
+    if c.cadence == "step":
+        memories["theta_copy"] = memories["theta"]
+    memories |= {
+        "unit_lists": (2, c.units, ceil_log2(c.units)),
+        "group_lists": (1, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
+        "fifo": (1, FIFO_BYTES, 8),
+    }
+    return {name: lanes * family.bram_blocks(depth, bits) for name, (lanes, depth, bits) in memories.items()}
+
+
+def grads_in_logic(config: Config, board: Board) -> bool:
+    """Whether the gradient memories must be made from LUTs, because the block RAMs would not hold everything (ECP5 has LUT RAM)."""
+    return board.chip.family.lut_ram and sum(_block_rams(config, board).values()) > board.chip.bram
 
 
 def needs(config: Config, board: Board) -> dict[str, int]:
-    """What the core and the host port need, before anything is built: memories by the memory map, LUTs by rule of thumb."""
-    family, spram = board.chip.family, config.weight_memory == "spram"
-    fixed, lane = _LUT_OF_LANE[family.name]
-    bram = family.bram_blocks(FIFO_BYTES, 8)
-    for name, region in regions(config).items():
-        if not (spram and name == "weight"):
-            bram += region.lanes * family.bram_blocks(region.depth, region.bits)
-    return {"bram": bram, "spram": 4 if spram else 0, "lut": fixed + lane * config.lanes}
+    """What the core and the host port need, before anything is built: memories by their shapes, LUTs by rule of thumb."""
+    fixed, lane = _LUT_OF_LANE[board.chip.family.name]
+    bram, lut = _block_rams(config, board), fixed + lane * config.lanes
+    if grads_in_logic(config, board):
+        del bram["grad"]
+        lut += config.lanes * config.grad_rows * config.grad.bits // 10  # 16 bits a LUT, and what selects among them
+    return {"bram": sum(bram.values()), "spram": 4 if config.weight_memory == "spram" else 0, "lut": lut}
 
 
 def lacking(config: Config, board: Board) -> str | None:
-    """The memory of which the chip has too little, or None."""
+    """The resource of which the chip has too little by `needs`, or None. Advice about LUTs waits for a build."""
     need = needs(config, board)
     return next((memory for memory in ("bram", "spram") if need[memory] > getattr(board.chip, memory)), None)
 
@@ -112,13 +134,13 @@ def _advice(board: Board, wanted: dict[str, Any], measured: dict[str, float] | N
     return f"the nearest that should fit is --sizes {config.title} --lanes {config.lanes} ({config.synapses} synapses)"
 
 
-# -- the design -----------------------------------------------------------------------------------------------------------------------
+# -- the design --------------------------------------------------------------------------------------------------------------------
 
 
 class Harness(Elaboratable):
     """A block on its own, placeable on two pins: a shift register feeds its inputs, its outputs are folded into one bit.
 
-    Both are registered, so that Fmax is that of the block. `flip_flops` is the harness's own share of the report.
+    Both are registered, so that Fmax is that of the block.
     """
 
     FOLD = 4
@@ -128,23 +150,35 @@ class Harness(Elaboratable):
         ports = [(member.flow, Value.cast(value)) for _, member, value in block.signature.flatten(block)]
         self.inputs = [value for flow, value in ports if flow == Flow.In]
         self.outputs = [value for flow, value in ports if flow == Flow.Out]
-        self.flip_flops = sum(map(len, self.inputs))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.clocking = Clocking(self.board)
         m.submodules.block = self.block
         uart = platform.request("uart")
-        shift = Signal(max(1, self.flip_flops))
+        shift = Signal(sum(map(len, self.inputs)))
         m.d.sync += shift.eq(Cat(uart.rx.i, shift))
         m.d.comb += Cat(self.inputs).eq(shift)
         bits: Value = Cat(self.outputs)
-        while len(bits) > 1 or bits is Cat(self.outputs):
-            folded = Signal(-(-len(bits) // self.FOLD))
+        for width in self.folds:
+            folded = Signal(width)
             m.d.sync += folded.eq(Cat(bits[k : k + self.FOLD].xor() for k in range(0, len(bits), self.FOLD)))
             bits = folded
         m.d.comb += uart.tx.o.eq(bits)
         return m
+
+    @property
+    def folds(self) -> list[int]:
+        """Bits after each register of the folding, down to one."""
+        widths = [-(-sum(map(len, self.outputs)) // self.FOLD)]
+        while widths[-1] > 1:
+            widths.append(-(-widths[-1] // self.FOLD))
+        return widths
+
+    @property
+    def flip_flops(self) -> int:
+        """The harness's own share of the report."""
+        return sum(map(len, self.inputs)) + sum(self.folds)
 
 
 def make_unit(unit: str, config: Config) -> wiring.Component:
@@ -155,11 +189,11 @@ def make_unit(unit: str, config: Config) -> wiring.Component:
     return getattr(importlib.import_module(module), name)(config)
 
 
-def make_plan(board: Board, design: Elaboratable, seed: int) -> BuildPlan:
-    """Every file the tools need, and their commands in `build_top.json`."""
+def make_plan(board: Board, design: Elaboratable, seed: int, in_logic: Sequence[str] = ()) -> BuildPlan:
+    """Every file the tools need, and their commands in `build_top.json`. Memories in the modules `in_logic` get no block RAM."""
     options = {
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
-        "script_after_read": _NO_COLLISIONS,
+        "script_after_read": "\n".join((_NO_COLLISIONS, _AREA, *(_IN_LOGIC.format(path=path) for path in in_logic))),
         "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }
     clash = [name for name in os.environ if name.removeprefix("AMARANTH_") in options]
@@ -168,7 +202,7 @@ def make_plan(board: Board, design: Elaboratable, seed: int) -> BuildPlan:
     return board.make_platform().prepare(design, "top", emit_src=False, **options)
 
 
-# -- the tools ------------------------------------------------------------------------------------------------------------------------
+# -- the tools ---------------------------------------------------------------------------------------------------------------------
 
 
 def find_tools(board: Board) -> dict[str, str]:
@@ -199,14 +233,15 @@ def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Call
         if tool not in tools:
             continue
         start = time.monotonic()
-        result = subprocess.run([tools[tool], *arguments], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        result = subprocess.run([tools[tool], *arguments], cwd=directory, capture_output=True, text=True)
         if result.returncode:
-            raise BuildError(f"{tool} failed in {directory}:\n" + "\n".join(result.stdout.splitlines()[-8:]))
+            said = (result.stdout + result.stderr).splitlines()
+            raise BuildError(f"{tool} failed in {directory}:\n" + "\n".join(said[-8:]))
         say(f"{tool}: {time.monotonic() - start:.0f} s")
     (directory / DONE).touch()
 
 
-# -- the build ------------------------------------------------------------------------------------------------------------------------
+# -- the build ---------------------------------------------------------------------------------------------------------------------
 
 
 def build(board: str, config: Config | None = None, *, unit: str | None = None, seed: int = SEED, root: Path = BUILD,
@@ -239,7 +274,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
                          f" {board} has {getattr(chip, lacks)}; {_advice(chosen, wanted)}")  # fmt: skip
     tools, versions = find_tools(chosen), tool_versions(chosen)
     design = Harness(make_unit(unit, config), chosen) if unit else Top(config, chosen)
-    plan = make_plan(chosen, design, seed)
+    plan = make_plan(chosen, design, seed, [_GRADS] if not unit and grads_in_logic(config, chosen) else [])
     digest = hashlib.sha256(plan.digest() + json.dumps(versions).encode()).hexdigest()[:12]
     directory = root / f"{board}-{unit or config.title}-{digest}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -302,7 +337,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
     return report
 
 
-# -- the command ----------------------------------------------------------------------------------------------------------------------
+# -- the command -------------------------------------------------------------------------------------------------------------------
 
 
 def list_boards() -> str:

@@ -26,7 +26,12 @@ def floor_shift(v: Value, n: int) -> Value:
 
 def round_shift(v: Value, n: int) -> Value:
     """`v` / 2**n, rounded to nearest, halves up."""
-    return (v + (1 << (n - 1))) >> n if n else v
+    return floor_shift(v + rounding(n), n) if n else v
+
+
+def rounding(n: int) -> int:
+    """What turns `floor_shift` by `n` into `round_shift` if it is added before: a multiplier adds it for nothing."""
+    return 1 << (n - 1) if n else 0
 
 
 def dither_shift(v: Value, base: int, rate: Value, dither: Value) -> Value:

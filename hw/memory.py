@@ -11,6 +11,8 @@ from hw.config import LANE_BITS, ROW_BITS, ceil_log2
 from hw.memory_map import Region
 
 HOST_BITS = 32
+COLLISION_IS_FREE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
+"""Tells Yosys, before synthesis, that no reader minds what it gets of a word being written (every memory here has one writer)."""
 
 
 class HostBus(wiring.Signature):
@@ -66,7 +68,10 @@ class Select:
 class Bank(wiring.Component):
     """`region.depth` words, one read and one write a cycle; the host's access is shared with the core's.
 
-    Timing:   latency 1 cycle, holds while `read_enable` is low. A word read in the cycle in which it is written is not defined.
+    A word read in the cycle in which it is written is not defined, which spares the logic that would define it
+    (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
+
+    Timing:   latency 1 cycle, holds while `read_enable` is low
     """
 
     def __init__(self, region: Region, *, lane: int | None = None, host_writes: bool = True):
@@ -101,6 +106,12 @@ class Bank(wiring.Component):
             with m.If(host.hosting):
                 m.d.comb += [writer.addr.eq(host.row), writer.data.eq(host.data_w), writer.en.eq(host.write & select.now)]
         m.d.comb += host.data_r.eq(select.answer(reader.data))
+        if platform is None:
+            collided = Signal()
+            with m.If(reader.en):
+                m.d.sync += collided.eq(writer.en & (writer.addr == reader.addr))
+            with m.If(collided):
+                m.d.comb += self.read_data.eq(~reader.data)
         return m
 
 

@@ -25,7 +25,7 @@ class Register:
     row: int
     name: str
     bits: int
-    access: str  # "r", "w" or "rw"
+    access: str  # "r", "w" or "rw"; "rc": a write of any value clears it
     doc: str
 
     @property
@@ -46,9 +46,9 @@ _REGISTERS = (
     ("rng", 32, "rw", "state R of the random generator, never 0"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
-    *((f"cycles_{phase}", 32, "rw", f"clock cycles spent in phase {phase}") for phase in PHASES),
-    ("sops", 32, "rw", "synaptic operations done (a weight read, summed or updated for one neuron)"),
-    ("sops_skipped", 32, "rw", "synaptic operations not done because an input, a trace or a group of errors was zero"),
+    *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}") for phase in PHASES),
+    ("sops", 32, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
+    ("sops_dense", 32, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
 )
 REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}
 

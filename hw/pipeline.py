@@ -36,14 +36,14 @@ class Pipe:
 
 
 class MulPort(wiring.Signature):
-    """What a block needs of a multiplier: it drives `a`, `b`, `en` and gets the product two moves later."""
+    """What a block needs of a multiplier: it drives `a`, `b`, `en` and gets a * b + c two moves later; `c` is constant in a pass."""
 
     def __init__(self, a: int, b: int):
-        super().__init__({"a": Out(signed(a)), "b": Out(signed(b)), "en": Out(1), "p": In(signed(a + b))})
+        super().__init__({"a": Out(signed(a)), "b": Out(signed(b)), "c": Out(a + b - 2), "en": Out(1), "p": In(signed(a + b))})
 
 
 class Multiplier(wiring.Component):
-    """p = a * b, exact.
+    """p = a * b + c, exact (a product is at most 2**(bits - 2), and so is c).
 
     Timing:   latency 2 cycles (operands and product are registered, inside the DSP block where there is one); holds while `en` is low.
     """
@@ -56,11 +56,11 @@ class Multiplier(wiring.Component):
         a, b = Signal.like(self.port.a, reset_less=True), Signal.like(self.port.b, reset_less=True)
         product = Signal.like(self.port.p, reset_less=True)
         with m.If(self.port.en):
-            m.d.sync += [a.eq(self.port.a), b.eq(self.port.b), product.eq(a * b)]
+            m.d.sync += [a.eq(self.port.a), b.eq(self.port.b), product.eq(a * b + self.port.c)]
         m.d.comb += self.port.p.eq(product)
         return m
 
 
-def drive(port, a: Value, b: Value, en: Value) -> list:
-    """Statements that hand two operands to a multiplier."""
-    return [port.a.eq(a), port.b.eq(b), port.en.eq(en)]
+def drive(port, a: Value, b: Value, en: Value, c: int = 0) -> list:
+    """Statements that hand operands to a multiplier."""
+    return [port.a.eq(a), port.b.eq(b), port.c.eq(c), port.en.eq(en)]

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
-from hw.fixed import round_shift, saturate
+from hw.fixed import floor_shift, rounding, saturate
 from hw.memory import Bank, HostBus, fan_out
 from hw.memory_map import regions
 from hw.pipeline import Pipe, drive
@@ -60,8 +60,8 @@ class Delta(wiring.Component):
 
         # cycles 3 to 5: their product
         m.d.comb += [
-            drive(self.mul[0], pipe.reg(error), surrogate.read_data, pipe.en),
-            o.delta.eq(pipe.reg(saturate(round_shift(self.mul[0].p, PHI_FRAC), c.delta))),
+            drive(self.mul[0], pipe.reg(error), surrogate.read_data, pipe.en, rounding(PHI_FRAC)),
+            o.delta.eq(pipe.reg(saturate(floor_shift(self.mul[0].p, PHI_FRAC), c.delta))),
             o.index.eq(pipe.reg(i.index, 5)),
         ]
         return m

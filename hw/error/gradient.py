@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.fixed import round_shift, saturate
+from hw.fixed import floor_shift, rounding, saturate
 from hw.pipeline import Pipe, drive
 from hw.spike.membrane import mul_port
 from hw.streams import gradient_in, gradient_out
@@ -36,17 +36,17 @@ class Gradient(wiring.Component):
         c, i, o = self.config, self.i.p, self.o.p
         pipe = Pipe(m, self.i, self.o, latency=3)
         m.d.comb += [
-            drive(self.mul[0], i.delta, saturate(i.theta_trace - c.trace.one, c.trace), pipe.en),
-            drive(self.mul[1], i.delta, i.alpha_trace, pipe.en),
-            drive(self.mul[2], i.delta, i.frame_trace, pipe.en),
+            drive(self.mul[0], i.delta, saturate(i.theta_trace - c.trace.one, c.trace), pipe.en, rounding(c.weight_grad_shift)),
+            drive(self.mul[1], i.delta, i.alpha_trace, pipe.en, rounding(c.alpha_grad_shift)),
+            drive(self.mul[2], i.delta, i.frame_trace, pipe.en, rounding(c.trace.f)),
         ]
         input_grad = pipe.reg(Mux(i.first, 0, i.input_grad).as_signed(), 2)
-        theta_grad = saturate(round_shift(self.mul[0].p, c.weight_grad_shift), c.grad)
-        alpha_grad = saturate(round_shift(self.mul[1].p, c.alpha_grad_shift), c.grad)
+        theta_grad = saturate(floor_shift(self.mul[0].p, c.weight_grad_shift), c.grad)
+        alpha_grad = saturate(floor_shift(self.mul[1].p, c.alpha_grad_shift), c.grad)
         m.d.comb += [
             o.index.eq(pipe.reg(i.index, 3)),
             o.theta_grad.eq(pipe.reg(Mux(pipe.reg(i.learn_t, 2), theta_grad, 0))),
             o.alpha_grad.eq(pipe.reg(Mux(pipe.reg(i.learn_l, 2), alpha_grad, 0))),
-            o.input_grad.eq(pipe.reg(saturate(input_grad + round_shift(self.mul[2].p, c.trace.f), c.delta))),
+            o.input_grad.eq(pipe.reg(saturate(input_grad + floor_shift(self.mul[2].p, c.trace.f), c.delta))),
         ]
         return m

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
+from hw.config import RATE_MAX, Config
 from hw.memory import HostBus, Select
 from hw.memory_map import regions
 from hw.streams import bits_for
@@ -45,6 +45,7 @@ class Leakage(wiring.Component):
         wide = signed(region["alpha_grad"].bits)
         alpha = Array(Signal(c.alpha_frac + 1, name=f"alpha_{l}") for l in c.layers)
         total = Array(Signal(wide, name=f"alpha_grad_{l}") for l in c.layers)
+        host, answer = self.host, Const(0, 32)
         at, following = Signal(bits_for(c.n_layers)), Signal(bits_for(c.n_layers))
         m.d.comb += [
             at.eq(self.layer - 1),
@@ -52,30 +53,39 @@ class Leakage(wiring.Component):
             self.alpha.eq(alpha[at]),
             self.alpha_next.eq(alpha[following]),
         ]
-        with m.If(self.add):
-            m.d.sync += total[at].eq(total[at] + self.grad)
+        left = Signal(range(c.alpha_shift(max(c.layers, key=lambda l: c.sizes[l]), RATE_MAX) + 1))
+        layer, change, rounded, busy = Signal.like(at), Signal(wide), Signal(), Signal()
 
-        # update: shift one bit a cycle, the last shift rounds
-        left = Signal(range(c.alpha_shift(c.n_layers, 15) + max(c.sizes).bit_length() + 2))
-        layer, change, rounded = Signal.like(at), Signal(wide), Signal(signed(wide.width + 1))
-        shifts = Array(Const(c.alpha_shift(l, 0), len(left)) for l in c.layers)
-        moved = Signal(signed(max(wide.width, c.alpha_frac + 2) + 1))
-        busy = Signal()
-        m.d.comb += [rounded.eq(change + (left == 1)), moved.eq(alpha[layer] - change), self.busy.eq(busy)]
+        # A: one adder for all layers
+        summed, moved_to = Signal(wide), Signal(c.alpha_frac + 1)
+        write_total, write_alpha = Signal(), Signal()
+        m.d.comb += [summed.eq(total[at] + self.grad), write_total.eq(self.add | self.update)]
         with m.If(self.update):
-            m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), total[at].eq(0), left.eq(shifts[at] + self.rate)]
-        with m.Elif(busy & (left != 0)):
-            m.d.sync += [change.eq(rounded >> 1), left.eq(left - 1)]
-        with m.Elif(busy):
-            m.d.sync += [busy.eq(0), alpha[layer].eq(Mux(moved < 0, 0, Mux(moved > c.alpha_one, c.alpha_one, moved)))]
+            m.d.comb += summed.eq(0)
 
-        row, answer = self.host.row[: len(at)], Const(0, 32)
-        for name, registers in (("alpha", alpha), ("alpha_grad", total)):
-            select, read = Select(m, self.host, region[name]), Signal(region[name].bits, name=f"{name}_r")
-            with m.If(self.host.enable):
-                m.d.sync += read.eq(registers[row])
-            with m.If(self.host.hosting & self.host.write & select.now):
-                m.d.sync += registers[row].eq(self.host.data_w)
+        # alpha: shift A one bit a cycle; the bit shifted out last rounds
+        shifts = Array(Const(c.alpha_shift(l, 0), len(left)) for l in c.layers)
+        moved = ((alpha[layer] << 1) - Cat(rounded, change).as_signed()) >> 1
+        m.d.comb += [self.busy.eq(busy), moved_to.eq(Mux(moved < 0, 0, Mux(moved > c.alpha_one, c.alpha_one, moved)))]
+        with m.If(self.update):
+            m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), rounded.eq(0), left.eq(shifts[at] + self.rate)]
+        with m.Elif(left != 0):
+            m.d.sync += [change.eq(change >> 1), rounded.eq(change[0]), left.eq(left - 1)]
+        with m.Elif(busy):
+            m.d.comb += write_alpha.eq(1)
+            m.d.sync += busy.eq(0)
+
+        for name, registers, own, value, write in (
+            ("alpha", alpha, layer, moved_to, write_alpha),
+            ("alpha_grad", total, at, summed, write_total),
+        ):
+            select, read = Select(m, host, region[name]), Signal(region[name].bits, name=f"{name}_r")
+            with m.If(host.enable):
+                m.d.sync += read.eq(registers[host.row[: len(at)]])
+            with m.If(host.hosting):
+                m.d.comb += [value.eq(host.data_w), write.eq(host.write & select.now)]
             answer = answer | select.answer(read)
+            with m.If(write):
+                m.d.sync += registers[Mux(host.hosting, host.row[: len(at)], own)].eq(value)
         m.d.comb += self.host.data_r.eq(answer)
         return m

@@ -52,6 +52,8 @@ class Registers(wiring.Component):
                 values[name] = Signal(register.bits, name=f"{name}_r")
                 with m.If(meant & (host.row == register.row)):
                     m.d.sync += values[name].eq(host.data_w)
+            elif register.access == "rc":
+                values[name] = Signal(register.bits, name=f"{name}_r")
         for name in ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha"):
             m.d.comb += getattr(self, name).eq(values[name])
         m.d.comb += [
@@ -68,7 +70,11 @@ class Registers(wiring.Component):
                     with m.Case(number):
                         m.d.sync += counter.eq(counter + 1)
             m.d.sync += values["sops"].eq(values["sops"] + self.counted)
-            m.d.sync += values["sops_skipped"].eq(values["sops_skipped"] + self.dense - self.counted)
+            m.d.sync += values["sops_dense"].eq(values["sops_dense"] + self.dense)
+        for name, register in REGISTERS.items():
+            if register.access == "rc":
+                with m.If(meant & (host.row == register.row)):
+                    m.d.sync += values[name].eq(0)
 
         values |= {"identity": Const(IDENTITY, 32), "config": Const(self.config.digest, 32), "run": Const(0, 1)}
         values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}

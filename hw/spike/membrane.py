@@ -40,25 +40,23 @@ class Membrane(wiring.Component):
         c, i, o = self.config, self.i.p, self.o.p
         pipe = Pipe(m, self.i, self.o, latency=4)
 
-        def old(value):
-            return Mux(i.first, 0, value).as_signed()
-
-        # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace
-        rest = saturate(old(i.u) - Mux(i.s & ~i.first, i.theta, 0).as_signed(), c.u)
-        leaking = saturate(old(i.theta_trace) - Mux(i.s & ~i.first, c.trace.one, 0), c.trace)
-        alpha, alpha_next = i.alpha.as_unsigned(), i.alpha_next.as_unsigned()
+        # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace;
+        # old values that count as 0 leak entirely
+        rest = saturate(i.u - Mux(i.s, i.theta, 0).as_signed(), c.u)
+        leaking = saturate(i.theta_trace - Mux(i.s, c.trace.one, 0), c.trace)
+        alpha, alpha_next = Mux(i.first, 0, i.alpha), Mux(i.first, 0, i.alpha_next)
         m.d.comb += [
             drive(self.mul[0], alpha, rest, pipe.en),
             drive(self.mul[1], alpha, leaking, pipe.en),
-            drive(self.mul[2], alpha, old(i.alpha_trace), pipe.en),
-            drive(self.mul[3], alpha_next, old(i.weight_trace), pipe.en),
+            drive(self.mul[2], alpha, i.alpha_trace, pipe.en),
+            drive(self.mul[3], alpha_next, i.weight_trace, pipe.en),
         ]
         leaked = [floor_shift(port.p, c.alpha_frac) for port in self.mul]
 
         # cycle 3: integrate
         u = pipe.reg(saturate(leaked[0] + pipe.reg(i.current, 2), c.u))
         theta_trace = pipe.reg(leaked[1][: c.trace.bits].as_signed())  # a leak shrinks: it fits
-        alpha_trace = pipe.reg(saturate(leaked[2] + pipe.reg(rest, 2), c.u))
+        alpha_trace = pipe.reg(saturate(leaked[2] + pipe.reg(Mux(i.first, 0, rest).as_signed(), 2), c.u))
         weight_trace = pipe.reg(leaked[3])
 
         # cycle 4: fire

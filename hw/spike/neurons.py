@@ -166,6 +166,7 @@ class Neurons(wiring.Component):
                 mul.port.en.eq(1),
                 mul.port.a.eq(Mux(self.erring, error.a, forward.a)),
                 mul.port.b.eq(Mux(self.erring, error.b, forward.b)),
+                mul.port.c.eq(Mux(self.erring, error.c, forward.c)),
                 forward.p.eq(mul.port.p),
                 error.p.eq(mul.port.p),
             ]

@@ -7,7 +7,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config, ceil_log2
-from hw.fixed import dither_shift, half, mask, round_shift, saturate
+from hw.fixed import dither_shift, floor_shift, half, mask, round_shift, rounding, saturate
 from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
 from hw.memory_map import regions
 from hw.pipeline import Multiplier, MulPort
@@ -45,8 +45,8 @@ class Lanes(wiring.Component):
     group one after the other, lanes without a neuron too; `error` one value a sum. `next_random` ends an update of a layer.
 
     Numerics: docs/numerics.md, the lines of I, e, g, G and W
-    Timing:   a row a cycle; a row every second cycle where the weights are changed in single-port memories; the P currents of a group leave
-              before the next `last` row is taken. Latency of a sum: 5 cycles (FORWARD), 5 + ceil(log2 P) (BACKWARD)
+    Timing:   a row a cycle; a free cycle after a FORWARD sum, in which the sums move on and clear; a row every second cycle where the
+              weights are changed in single-port memories; the P currents of a group leave before the next `last` row is taken. Latency of a sum: 5 cycles (FORWARD), 5 + ceil(log2 P) (BACKWARD)
     Golden:   sw/golden/weight/lanes.py, equal in every bit
     """
 
@@ -98,11 +98,10 @@ class Lanes(wiring.Component):
         c, op = self.config, self.op
         changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
         pause, leaving = Signal(), Signal(range(max(c.lanes, 2)))
-        m.d.comb += op.ready.eq(~pause & ~((self.sweep == Sweep.FORWARD) & op.p.last & (leaving != 0)))
-        taken = op.valid & op.ready
-        if self.weights.single_port:
-            m.d.sync += pause.eq(taken & changing)
-        with m.If(taken & op.p.last & (self.sweep == Sweep.FORWARD)):
+        taken, sum_ends = op.valid & op.ready, op.p.last & (self.sweep == Sweep.FORWARD)
+        m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
+        m.d.sync += pause.eq(taken & (sum_ends | (changing & self.weights.single_port)))
+        with m.If(taken & sum_ends):
             m.d.sync += leaving.eq(c.lanes - 1)
         with m.Elif(leaving != 0):
             m.d.sync += leaving.eq(leaving - 1)
@@ -140,6 +139,7 @@ class Lanes(wiring.Component):
             m.d.comb += [
                 mul.port.a.eq(Mux(forward | backward, w, delta)),
                 mul.port.b.eq(Mux(backward, delta, self.operand)),
+                mul.port.c.eq(Mux(forward | backward, 0, rounding(c.weight_grad_shift))),
                 mul.port.en.eq(1),
             ]
             products.append(mul.port.p)
@@ -154,9 +154,11 @@ class Lanes(wiring.Component):
         load, count = Signal(), Signal(range(c.lanes + 1))
         m.d.comb += load.eq(self.valid[4] & self.last[4] & (self.sweep == Sweep.FORWARD))
         for lane, product in enumerate(products):
-            total = Signal(wide, name=f"sum_{lane}", reset_less=True)
-            with m.If(self.valid[3]):
-                m.d.sync += total.eq(Mux(self.first[3], 0, total).as_signed() + product)
+            total = Signal(wide, name=f"sum_{lane}")
+            with m.If(load):
+                m.d.sync += total.eq(0)
+            with m.Elif(self.valid[3] & (self.sweep == Sweep.FORWARD)):
+                m.d.sync += total.eq(total + product)
             following = leaving[lane + 1] if lane + 1 < c.lanes else leaving[lane]
             m.d.sync += leaving[lane].eq(Mux(load, total, following))
         with m.If(load):
@@ -215,7 +217,7 @@ class Lanes(wiring.Component):
             word = row_hash.word
         for lane, product in enumerate(products):
             grad = Signal(signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
-            m.d.sync += grad.eq(saturate(round_shift(product, c.weight_grad_shift), c.grad))
+            m.d.sync += grad.eq(saturate(floor_shift(product, c.weight_grad_shift), c.grad))
             applied = grad
             if self.grads is not None:
                 gathered = self.grads.read_data[lane].as_signed()
