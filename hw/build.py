@@ -19,20 +19,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from amaranth.build.run import BuildPlan
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value
+from amaranth.hdl import Cat, ClockDomain, Const, Elaboratable, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
 from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, ceil_log2
+from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
 from hw.pll import Clocking
 from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
-from hw.top import FIFO_BYTES, Top
+from hw.top import FIFO_BYTES, Pins, Top
 
 BUILD = Path("build")
 SEED = 1
@@ -60,12 +62,9 @@ UNITS = {
 }
 """Blocks that can be built alone; each is made from a Config."""
 
-# A word that is read in the cycle in which it is written is not defined (hw/memory.py). Yosys must be told, or it adds registers,
-# a comparator and a multiplexer to every memory, which give the old word.
 _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
 _IN_LOGIC = 'setattr -set ram_style "distributed" {path}*/m:*'
 _GRADS = "top.core.lanes.grads"  # the gradient memories, one a lane
-_NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:TRANSPARENCY_MASK=1'0 %i"
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (2000, 350), "ecp5": (3000, 350)}  # LUTs of a core, and of each lane: good enough for advice
 
@@ -146,25 +145,24 @@ class Harness(Elaboratable):
     FOLD = 4
 
     def __init__(self, block: wiring.Component, board: Board):
-        self.block, self.board = block, board
+        self.block, self.clocking, self.pins = block, Clocking(board), Pins(board)
         ports = [(member.flow, Value.cast(value)) for _, member, value in block.signature.flatten(block)]
-        self.inputs = [value for flow, value in ports if flow == Flow.In]
+        self.inputs = [value for flow, value in ports if flow == Flow.In and not isinstance(value, Const)]
         self.outputs = [value for flow, value in ports if flow == Flow.Out]
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.clocking = Clocking(self.board)
-        m.submodules.block = self.block
-        uart = platform.request("uart")
+        m.domains.sync = ClockDomain()
+        m.submodules.clocking, m.submodules.pins, m.submodules.block = self.clocking, self.pins, self.block
         shift = Signal(sum(map(len, self.inputs)))
-        m.d.sync += shift.eq(Cat(uart.rx.i, shift))
+        m.d.sync += shift.eq(Cat(self.pins.rx, shift))
         m.d.comb += Cat(self.inputs).eq(shift)
         bits: Value = Cat(self.outputs)
         for width in self.folds:
             folded = Signal(width)
             m.d.sync += folded.eq(Cat(bits[k : k + self.FOLD].xor() for k in range(0, len(bits), self.FOLD)))
             bits = folded
-        m.d.comb += uart.tx.o.eq(bits)
+        m.d.comb += self.pins.tx.eq(bits)
         return m
 
     @property
@@ -193,7 +191,7 @@ def make_plan(board: Board, design: Elaboratable, seed: int, in_logic: Sequence[
     """Every file the tools need, and their commands in `build_top.json`. Memories in the modules `in_logic` get no block RAM."""
     options = {
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
-        "script_after_read": "\n".join((_NO_COLLISIONS, _AREA, *(_IN_LOGIC.format(path=path) for path in in_logic))),
+        "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path) for path in in_logic))),
         "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }
     clash = [name for name in os.environ if name.removeprefix("AMARANTH_") in options]
@@ -223,7 +221,7 @@ def tool_versions(board: Board) -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in packages}
 
 
-def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Callable[[str], None]) -> None:
+def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Callable[[str], object]) -> None:
     """Run the plan's commands in the directory, one after the other. BuildError has the end of what a failed one said.
 
     Commands of tools that are not in `tools` are for programming the board and left out.
@@ -233,7 +231,7 @@ def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Call
         if tool not in tools:
             continue
         start = time.monotonic()
-        result = subprocess.run([tools[tool], *arguments], cwd=directory, capture_output=True, text=True)
+        result = subprocess.run([tools[tool], *arguments], cwd=directory, capture_output=True, text=True, check=False)
         if result.returncode:
             said = (result.stdout + result.stderr).splitlines()
             raise BuildError(f"{tool} failed in {directory}:\n" + "\n".join(said[-8:]))
@@ -245,7 +243,7 @@ def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Call
 
 
 def build(board: str, config: Config | None = None, *, unit: str | None = None, seed: int = SEED, root: Path = BUILD,
-          say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:  # fmt: skip
+          say: Callable[[str], object] = lambda line: None) -> dict[str, Any]:  # fmt: skip
     """Build a configuration (or one block of it) for a board, and return the report.
 
     Args:
@@ -314,8 +312,8 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
             "lanes": config.lanes,
             "synapses": config.synapses,
             "config": json.loads(config.to_json()),
-            "target_mhz": Clocking(chosen).frequency / 1e6,
-            "fmax_mhz": fmax(text, Clocking(chosen).frequency) / 1e6,
+            "target_mhz": design.clocking.frequency / 1e6,
+            "fmax_mhz": fmax(text, design.clocking.frequency) / 1e6,
             "resources": resources,
             "seed": seed,
             "tools": versions,
@@ -367,8 +365,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hw.build", description="Build a bitstream for a board, and report what it takes.",
-                                     epilog="The report says where every file is.")  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m hw.build", description="Build a bitstream for a board, and report on it.")
     own = "(default: the board's own)"
     parser.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
     parser.add_argument("--sizes", type=_sizes, metavar="N-N-N", help=f"units of the input and every layer, like 784-64-10 {own}")
@@ -378,7 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
     parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the placement (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: only in the build directory)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: nowhere else)")
     parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")
     return parser
 
@@ -401,7 +398,7 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             wanted = {"sizes": board.config.sizes, "lanes": board.config.lanes, **chosen}
             raise BuildError(f"{error}; {_advice(board, wanted)}") from None
-        report = build(given.board, config, unit=given.unit, seed=given.seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+        report = build(given.board, config, unit=given.unit, seed=given.seed, say=partial(print, file=sys.stderr, flush=True))
     except (BuildError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -82,9 +82,9 @@ class Config:
     """Weights."""
     u: Q = Q(4, 12)
     """Membranes, currents, thresholds and the leakage trace."""
-    trace: Q = Q(4, 12)
+    trace: Q = Q(4, 8)
     """Weight and threshold traces."""
-    delta: Q = Q(4, 12)
+    delta: Q = Q(4, 8)
     """Errors: output table, back-propagated error, delta."""
     grad: Q = Q(4, 12)
     """Gradients of weights and thresholds."""

@@ -37,14 +37,22 @@ def rounding(n: int) -> int:
 def dither_shift(v: Value, base: int, rate: Value, dither: Value) -> Value:
     """(`v` + `dither`) / 2**(base + rate), rounded down, for a run-time `rate`.
 
-    `dither` is unsigned and below 2**(base + rate): random bits, or half of that (`half`) which makes it `round_shift`.
+    `dither` is unsigned and below 2**(base + rate): random bits (`mask`).
     """
     return ((v + dither) >> base) >> rate
 
 
-def half(base: int, rate: Value) -> Value:
-    """Half of 2**(base + rate), and 0 where that is 1."""
-    return ((C(1, 1) << base) << rate)[1:]
+def halves(v: Value, base: int, rate: Value) -> Value:
+    """`v` / 2**(base + rate) in halves, rounded down: the bit below the point is the one that rounds.
+
+    x - round_shift(v, n) is (2 x - halves(v, n)) >> 1 (`minus_halves`), so rounding at a run-time rate needs no adder of its own.
+    """
+    return ((v << 1) >> base) >> rate
+
+
+def minus_halves(x: Value, change: Value) -> Value:
+    """`x` less a `change` given in halves, the half rounded up."""
+    return ((x << 1) - change) >> 1
 
 
 def mask(base: int, rate: Value, bits: Value) -> Value:

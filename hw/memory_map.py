@@ -43,7 +43,7 @@ _REGISTERS = (
     ("rate_w", 4, "rw", "learning rate of weights is 2**-rate_w"),
     ("rate_theta", 4, "rw", "learning rate of thresholds is 2**-rate_theta"),
     ("rate_alpha", 4, "rw", "learning rate of leakages is 2**-rate_alpha"),
-    ("rng", 32, "rw", "state R of the random generator, never 0"),
+    ("rng", 32, "rw", "state R of the random generator, never 0; reads 0 in a core without one"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
     *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}") for phase in PHASES),
@@ -157,6 +157,6 @@ def state_fields(config: Config) -> dict[str, Field]:
         add(name, m[name], np.arange(m[name].depth))
     add("surrogate", m["surrogate"], np.arange(PHI_ENTRIES))
     add("error_table", m["error_table"], np.arange(4 * (c.classes + 1)).reshape(c.classes + 1, 2, 2))
-    for name in ("rng", "class"):
+    for name in ("rng", "class") if c.stochastic else ("class",):
         out[name] = Field(name, np.asarray(REGISTERS[name].address), REGISTERS[name].bits, False)
     return out

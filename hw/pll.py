@@ -63,7 +63,7 @@ def ecp5_pll(source: float, target: float) -> PLL:
 
 
 class Clocking(Elaboratable):
-    """Domain `sync` at the board's target frequency, in reset until the PLL is locked and RESET_SECONDS have passed.
+    """Drives domain `sync` of its parent at the board's target frequency, in reset until RESET_SECONDS after the PLL has locked.
 
     A board whose oscillator has the target frequency uses it as it is. ValueError if the PLL does not make the target.
     """
@@ -81,24 +81,23 @@ class Clocking(Elaboratable):
         """Clock of the core in Hz."""
         return self.pll.frequency if self.pll else self.source
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
-        m.domains.sync = ClockDomain("sync")
         m.domains.start = start = ClockDomain("start", reset_less=True, local=True)
         clock, locked, ready = Signal(name="core_clock"), Signal(init=0 if self.pll else 1), Signal()
         cycles = int(RESET_SECONDS * self.frequency)
         timer = Signal(range(cycles + 1), init=cycles)
         port = platform.request(self.pin, dir="-")
         if self.pll and self.board.pll_pad:
-            m.submodules.pll = self._ice40(clock, locked, "PAD", i_PACKAGEPIN=port.io)
+            m.submodules.pll = self._ice40(self.pll, clock, locked, "PAD", i_PACKAGEPIN=port.io)
         else:
             m.submodules.pin = pin = io.Buffer("i", port)
             if not self.pll:
                 m.d.comb += clock.eq(pin.i)
             elif self.board.chip.family.name == "ice40":
-                m.submodules.pll = self._ice40(clock, locked, "CORE", i_REFERENCECLK=pin.i)
+                m.submodules.pll = self._ice40(self.pll, clock, locked, "CORE", i_REFERENCECLK=pin.i)
             else:
-                m.submodules.pll = self._ecp5(clock, locked, pin.i)
+                m.submodules.pll = self._ecp5(self.pll, clock, locked, pin.i)
         m.submodules.locked = FFSynchronizer(locked, ready, o_domain="start")
         with m.If(~ready):
             m.d.start += timer.eq(cycles)
@@ -109,25 +108,25 @@ class Clocking(Elaboratable):
         m.d.comb += [start.clk.eq(clock), ClockSignal().eq(clock), ResetSignal().eq(reset)]
         return m
 
-    def _ice40(self, clock: Signal, locked: Signal, kind: str, **source) -> Instance:
-        compare = self.source / self.pll.reference
+    def _ice40(self, pll: PLL, clock: Signal, locked: Signal, kind: str, **source) -> Instance:
+        compare = self.source / pll.reference
         return Instance(
             f"SB_PLL40_{kind}",
             p_FEEDBACK_PATH="SIMPLE",
-            p_DIVR=self.pll.reference - 1,
-            p_DIVF=self.pll.feedback - 1,
-            p_DIVQ=self.pll.post.bit_length() - 1,
+            p_DIVR=pll.reference - 1,
+            p_DIVF=pll.feedback - 1,
+            p_DIVQ=pll.post.bit_length() - 1,
             p_FILTER_RANGE=1 + sum(compare >= limit for limit in (17e6, 26e6, 44e6, 66e6, 101e6)),
             i_RESETB=1, i_BYPASS=0, o_PLLOUTGLOBAL=clock, o_LOCK=locked, **source,
         )  # fmt: skip
 
-    def _ecp5(self, clock: Signal, locked: Signal, source: Signal) -> Instance:
+    def _ecp5(self, pll: PLL, clock: Signal, locked: Signal, source: Signal) -> Instance:
         return Instance(
             "EHXPLLL",
             a_FREQUENCY_PIN_CLKI=f"{self.source / 1e6:g}", a_FREQUENCY_PIN_CLKOP=f"{self.frequency / 1e6:g}",
             a_ICP_CURRENT="12", a_LPF_RESISTOR="8", a_MFG_ENABLE_FILTEROPAMP="1", a_MFG_GMCREF_SEL="2",
-            p_CLKI_DIV=self.pll.reference, p_CLKFB_DIV=self.pll.feedback, p_CLKOP_DIV=self.pll.post,
-            p_FEEDBK_PATH="CLKOP", p_CLKOP_ENABLE="ENABLED", p_CLKOP_CPHASE=self.pll.post // 2 - 1, p_CLKOP_FPHASE=0,
+            p_CLKI_DIV=pll.reference, p_CLKFB_DIV=pll.feedback, p_CLKOP_DIV=pll.post,
+            p_FEEDBK_PATH="CLKOP", p_CLKOP_ENABLE="ENABLED", p_CLKOP_CPHASE=pll.post // 2 - 1, p_CLKOP_FPHASE=0,
             p_OUTDIVIDER_MUXA="DIVA", p_OUTDIVIDER_MUXB="DIVB", p_OUTDIVIDER_MUXC="DIVC", p_OUTDIVIDER_MUXD="DIVD",
             p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED", p_DPHASE_SOURCE="DISABLED",
             i_CLKI=source, i_CLKFB=clock, i_RST=0, i_STDBY=0, i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=1, i_PHASESTEP=1,

@@ -18,7 +18,7 @@ CLOCK_TOLERANCE = 0.002  # the log rounds MHz to two digits
 
 
 class BuildError(Exception):
-    """A build that is of no use, and why: a tool is missing or failed, the design does not fit or is too slow, a figure is missing."""
+    """A build of no use, and why: a tool is missing or failed, the design does not fit or is too slow, a figure is missing."""
 
 
 def resource_names(family: Family) -> dict[str, str]:
@@ -32,7 +32,8 @@ def utilisation(board: Board, log: str) -> dict[str, dict[str, int]]:
     Available is what the data sheet says, or nextpnr if that is less. BuildError names a figure that is missing.
     """
     chip, family = board.chip, board.chip.family
-    table = {name: (int(used), int(there)) for name, used, there in re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", log, re.M)}
+    rows = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", log, re.MULTILINE)
+    table = {name: (int(used), int(there)) for name, used, there in rows}
     out = {}
     for resource, cell in _CELLS[family.name].items():
         limit = getattr(chip, resource, chip.lut)
@@ -44,7 +45,7 @@ def utilisation(board: Board, log: str) -> dict[str, dict[str, int]]:
         else:
             out[resource] = {"used": 0, "available": 0}
     if family.name == "ice40":
-        cells = {kind: int(n) for n, kind in re.findall(r"^Info:\s+(\d+) LCs used as (.+?)\s*$", log, re.M)}
+        cells = {kind: int(n) for n, kind in re.findall(r"^Info:\s+(\d+) LCs used as (.+?)\s*$", log, re.MULTILINE)}
         for resource, kinds in _ICE40_CELLS.items():
             missing = [kind for kind in kinds if kind not in cells]
             if missing:
@@ -75,7 +76,8 @@ def as_text(report: dict[str, Any], family: Family) -> str:
     names = resource_names(family)
     lines = [
         f"{'board':<10} {report['board']} ({report['chip']})",
-        f"{report['kind']:<10} {report['name']}, {report['lanes']} lanes, {report['synapses']} synapses",
+        f"{report['kind']:<10} {report['name']}",
+        f"{'holds':<10} {report['synapses']} synapses in {report['lanes']} lanes",
         f"{'clock':<10} {report['fmax_mhz']:.2f} MHz reached, {report['target_mhz']:.2f} MHz wanted",
     ]
     for resource, figure in report["resources"].items():

@@ -118,9 +118,9 @@ def operand_bits(c: Config) -> int:
 
 def current_sum_bits(c: Config) -> int:
     """Bits of an exact sum of w * x over the widest fan-in, with room for the rounding half."""
-    return c.w.bits + PIXEL_FRAC + 1 + ceil_log2(max(c.sizes[:-1])) + 1
+    return ceil_log2((max(c.sizes[:-1]) << (c.w.bits - 1 + PIXEL_FRAC)) + (1 << c.current_shift)) + 1
 
 
 def error_sum_bits(c: Config) -> int:
     """Bits of an exact sum of w * delta over the largest layer behind another, with room for the rounding half."""
-    return c.w.bits + c.delta.bits + ceil_log2(max(c.sizes[2:])) + 1
+    return ceil_log2((max(c.sizes[2:]) << (c.w.bits + c.delta.bits - 2)) + (1 << c.w.f)) + 1

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import RATE_MAX, Config
+from hw.fixed import minus_halves
 from hw.memory import HostBus, Select
 from hw.memory_map import regions
 from hw.streams import bits_for
@@ -65,7 +66,7 @@ class Leakage(wiring.Component):
 
         # alpha: shift A one bit a cycle; the bit shifted out last rounds
         shifts = Array(Const(c.alpha_shift(l, 0), len(left)) for l in c.layers)
-        moved = ((alpha[layer] << 1) - Cat(rounded, change).as_signed()) >> 1
+        moved = minus_halves(alpha[layer], Cat(rounded, change).as_signed())
         m.d.comb += [self.busy.eq(busy), moved_to.eq(Mux(moved < 0, 0, Mux(moved > c.alpha_one, c.alpha_one, moved)))]
         with m.If(self.update):
             m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), rounded.eq(0), left.eq(shifts[at] + self.rate)]

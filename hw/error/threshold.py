@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.fixed import dither_shift, half, saturate
+from hw.fixed import halves, minus_halves, saturate
 from hw.pipeline import Pipe
 from hw.streams import threshold_in, threshold_out
 
@@ -28,9 +28,8 @@ class Threshold(wiring.Component):
         m = Module()
         c, i, o = self.config, self.i.p, self.o.p
         pipe = Pipe(m, self.i, self.o, latency=2)
-        base = c.theta_shift(0)
-        change = pipe.reg(dither_shift(i.grad, base, i.rate, half(base, i.rate)))
-        theta = saturate(pipe.reg(i.theta) - change, c.u)
+        change = pipe.reg(halves(i.grad, c.theta_shift(0), i.rate))
+        theta = saturate(minus_halves(pipe.reg(i.theta), change), c.u)
         m.d.comb += [
             o.index.eq(pipe.reg(i.index, 2)),
             o.theta.eq(pipe.reg(Mux(theta < c.theta_min, c.theta_min, theta).as_signed())),

@@ -39,7 +39,7 @@ class UARTReceiver(wiring.Component):
         self.cycles_per_bit = cycles_per_bit
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
         line = Signal(init=1)
         m.submodules.sync = FFSynchronizer(self.rx, line, init=1)
@@ -93,7 +93,7 @@ class UARTTransmitter(wiring.Component):
         self.cycles_per_bit = cycles_per_bit
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
         timer = Signal(range(self.cycles_per_bit))
         left = Signal(range(11))

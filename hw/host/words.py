@@ -16,7 +16,7 @@ class BytesToWords(wiring.Component):
     i: In(stream.Signature(8))
     o: Out(stream.Signature(8 * WORD_BYTES))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
         held = Signal(8 * (WORD_BYTES - 1))
         count = Signal(range(WORD_BYTES))
@@ -40,7 +40,7 @@ class WordsToBytes(wiring.Component):
     i: In(stream.Signature(8 * WORD_BYTES))
     o: Out(stream.Signature(8))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform) -> Module:
         m = Module()
         held = Signal(8 * WORD_BYTES)
         left = Signal(range(WORD_BYTES + 1))

@@ -21,7 +21,7 @@ class Membrane(wiring.Component):
     """One neuron a word: U, s and the traces w~, theta~, alpha~ of the next step.
 
     Numerics: docs/numerics.md, "One time step" (STOP, the forward and trace equations)
-    Timing:   latency 4 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
+    Timing:   latency 3 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
     Golden:   sw/golden/spike/membrane.py, equal in every bit
     """
 
@@ -38,7 +38,7 @@ class Membrane(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, i, o = self.config, self.i.p, self.o.p
-        pipe = Pipe(m, self.i, self.o, latency=4)
+        pipe = Pipe(m, self.i, self.o, latency=3)
 
         # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace;
         # old values that count as 0 leak entirely
@@ -59,16 +59,16 @@ class Membrane(wiring.Component):
         alpha_trace = pipe.reg(saturate(leaked[2] + pipe.reg(Mux(i.first, 0, rest).as_signed(), 2), c.u))
         weight_trace = pipe.reg(leaked[3])
 
-        # cycle 4: fire
+        # and fire, on the way out
         unit, event, theta = (pipe.reg(v, 3) for v in (i.unit, i.event, i.theta))
         s = Mux(unit, event, u >= theta)
         m.d.comb += [
-            o.index.eq(pipe.reg(i.index, 4)),
-            o.unit.eq(pipe.reg(unit)),
-            o.s.eq(pipe.reg(s)),
-            o.u.eq(pipe.reg(u)),
-            o.theta_trace.eq(pipe.reg(theta_trace)),
-            o.alpha_trace.eq(pipe.reg(alpha_trace)),
-            o.weight_trace.eq(pipe.reg(saturate(weight_trace + Mux(s, c.trace.one, 0), c.trace))),
+            o.index.eq(pipe.reg(i.index, 3)),
+            o.unit.eq(unit),
+            o.s.eq(s),
+            o.u.eq(u),
+            o.theta_trace.eq(theta_trace),
+            o.alpha_trace.eq(alpha_trace),
+            o.weight_trace.eq(saturate(weight_trace + Mux(s, c.trace.one, 0), c.trace)),
         ]
         return m

@@ -92,7 +92,7 @@ class Neurons(wiring.Component):
     Timing:   a pass takes the layer's size plus `DRAIN[kind]` cycles
     """
 
-    DRAIN = {Pass.INPUT: 6, Pass.NEURON: 7, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}
+    DRAIN = {Pass.INPUT: 5, Pass.NEURON: 5, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}
 
     def __init__(self, config: Config):
         self.config = config
@@ -202,7 +202,7 @@ class Neurons(wiring.Component):
             m.d.comb += self.banks[name].read_address.eq(walker.index)
 
     def _forward(self, m: Module) -> None:
-        """INPUT and NEURON: cycle 1 enters the membrane, cycle 5 leaves it and is written."""
+        """INPUT and NEURON: cycle 1 enters the membrane, cycle 4 leaves it and is written."""
         c, banks, membrane, old = self.config, self.banks, self.membrane, self.membrane.i.p
         held = banks["membrane"].read_data
         event = 1  # a static frame has one input unit, which always fires

@@ -15,11 +15,11 @@ from hw.streams import bits_for
 class Readout(wiring.Component):
     """Counts the spikes of the last layer's neurons, which come in order; `start` before neuron 0 of a step.
 
-    `firing` is the number of spikes in this step so far; `winner` is the class, settled one cycle after the last neuron of the
-    last step (`final`).
+    `firing` is the number of spikes in this step so far; `winner` is the class, settled with the last neuron of the last
+    step (`final`).
 
     Numerics: docs/numerics.md, "Readout"
-    Timing:   one neuron a cycle, latency 2 cycles
+    Timing:   one neuron a cycle
     Golden:   sw/golden/spike/readout.py
     """
 
@@ -45,26 +45,26 @@ class Readout(wiring.Component):
         m.submodules.bank = bank = Bank(regions(c)["count"])
         fan_out(m, self.host, [bank])
         index, firing, winner = Signal(range(c.classes)), Signal.like(self.firing), Signal.like(self.winner)
-        m.d.comb += [self.firing.eq(firing), self.winner.eq(winner), bank.read_address.eq(index)]
-
-        with m.If(self.start):
-            m.d.sync += [index.eq(0), firing.eq(0)]
-        with m.Elif(self.valid):
-            m.d.sync += [index.eq(index + 1), firing.eq(firing + self.s)]
-
-        # one cycle later the old count is there
-        there, first, final, s = Signal(), Signal(), Signal(), Signal()
-        at, u = Signal.like(index), Signal.like(self.u)
-        count = Signal(8)
-        m.d.sync += [there.eq(self.valid), first.eq(self.first), final.eq(self.final), s.eq(self.s), at.eq(index), u.eq(self.u)]
+        following, count = Signal.like(index), Signal(8)
         m.d.comb += [
-            count.eq(Mux(first, 0, bank.read_data) + s),
-            bank.write.eq(there),
-            bank.write_address.eq(at),
+            self.firing.eq(firing),
+            self.winner.eq(winner),
+            # the count of the neuron to come is read ahead
+            following.eq(Mux(self.start, 0, index + self.valid)),
+            bank.read_address.eq(following),
+            count.eq(Mux(self.first, 0, bank.read_data) + self.s),
+            bank.write.eq(self.valid),
+            bank.write_address.eq(index),
             bank.write_data.eq(count),
         ]
+        m.d.sync += index.eq(following)
+        with m.If(self.start):
+            m.d.sync += firing.eq(0)
+        with m.Elif(self.valid):
+            m.d.sync += firing.eq(firing + self.s)
+
         best_count, best_u = Signal(8), Signal.like(self.u)
-        better = (count > best_count) | ((count == best_count) & (u > best_u))
-        with m.If(there & final & ((at == 0) | better)):
-            m.d.sync += [winner.eq(at), best_count.eq(count), best_u.eq(u)]
+        better = (count > best_count) | ((count == best_count) & (self.u > best_u))
+        with m.If(self.valid & self.final & ((index == 0) | better)):
+            m.d.sync += [winner.eq(index), best_count.eq(count), best_u.eq(self.u)]
         return m

@@ -7,7 +7,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config, ceil_log2
-from hw.fixed import dither_shift, floor_shift, half, mask, round_shift, rounding, saturate
+from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
 from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
 from hw.memory_map import regions
 from hw.pipeline import Multiplier, MulPort
@@ -204,12 +204,12 @@ class Lanes(wiring.Component):
                 self.grads.write_address.eq(self.row[5] - c.grad_row_offset),
                 self.grads.write.eq((self.valid[5] & (gather | apply)).replicate(c.lanes)),
             ]
-        state = Signal(32, init=1)
-        m.d.comb += self.random.eq(state)
-        with m.If(self.random_write):
-            m.d.sync += state.eq(self.random_data)
         word = None
         if c.stochastic:
+            state = Signal(32, init=1)
+            m.d.comb += self.random.eq(state)
+            with m.If(self.random_write):
+                m.d.sync += state.eq(self.random_data)
             m.submodules.hash = row_hash = RowHash()
             m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[2])]
             with m.If(self.next_random):
@@ -225,14 +225,16 @@ class Lanes(wiring.Component):
                 m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
                 m.d.comb += self.grads.write_data[lane].eq(total)
                 applied = Mux(apply, gathered, grad)
-            dither = half(base, self.rate) if word is None else mask(base, self.rate, lane_word(word, lane))
-            shifted = dither_shift(applied, base, self.rate, dither)
-            change = Signal(signed(c.grad.bits + 1), name=f"change_{lane}", reset_less=True)
+            if word is None:
+                shifted = halves(applied, base, self.rate)
+            else:
+                shifted = dither_shift(applied, base, self.rate, mask(base, self.rate, lane_word(word, lane))) << 1
+            change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
             w = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
             moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
             m.d.sync += [
                 change.eq(shifted),
-                moved.eq(self.weights.read_data[lane].as_signed() - change),
+                moved.eq(minus_halves(self.weights.read_data[lane].as_signed(), change)),
                 w.eq(saturate(moved, c.w)),
             ]
             m.d.comb += self.weights.write_data[lane].eq(w)
