@@ -17,7 +17,13 @@ IDENTITY = 0x4F53_0001  # "OS", version 1 of this map
 OP_WRITE, OP_READ = 1, 2
 MAX_BURST = 0xFFFF
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
-PHASES = ("forward", "neuron", "error", "backward", "update", "finish")
+PHASE_DOCS = {
+    "forward": "currents",
+    "neuron": "membranes, spikes and traces",
+    "backward": "errors, deltas and the neurons' own gradients",
+    "update": "weight gradients, and changes of weights, thresholds and leakages",
+}
+PHASES = tuple(PHASE_DOCS)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ _REGISTERS = (
     ("rng", 32, "rw", "state R of the random generator, never 0; reads 0 in a core without one"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
-    *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}") for phase in PHASES),
+    *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
     ("sops", 32, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
     ("sops_dense", 32, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from hw.config import ceil_log2
 
 
 class Pipe:
@@ -33,6 +36,31 @@ class Pipe:
                 self.m.d.sync += following.eq(value)
             value = following
         return value
+
+
+class DelayLine(wiring.Component):
+    """A value as it was some cycles ago, from a memory that goes round: cheaper than registers for a wide value and a long delay.
+
+    `delayed[k]` is `i` as it was `delays[k]` cycles ago.
+    """
+
+    def __init__(self, shape: int, delays: tuple[int, ...]):
+        if min(delays) < 2:
+            raise ValueError(f"delays: {delays} is not legal; legal is at least 2 cycles each")
+        self.shape, self.delays = shape, delays
+        super().__init__({"i": In(shape), "delayed": Out(shape).array(len(delays))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        depth = 1 << ceil_log2(max(self.delays) + 1)
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=depth, init=[])
+        writer, at = memory.write_port(), Signal(range(depth))
+        m.d.sync += at.eq(at + 1)
+        m.d.comb += [writer.addr.eq(at), writer.data.eq(self.i), writer.en.eq(1)]
+        for out, delay in zip(self.delayed, self.delays, strict=True):
+            reader = memory.read_port()
+            m.d.comb += [reader.addr.eq(at - (delay - 1)), out.eq(reader.data)]
+        return m
 
 
 class MulPort(wiring.Signature):

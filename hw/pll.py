@@ -14,6 +14,7 @@ from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
 from boards.board import Board
+from hw.config import ceil_log2
 
 TOLERANCE = 0.001  # relative: the target itself is wanted, not a frequency near it
 RESET_SECONDS = 15e-6  # iCE40 block RAM reads as zeros for some 3 us after configuration
@@ -85,8 +86,7 @@ class Clocking(Elaboratable):
         m = Module()
         m.domains.start = start = ClockDomain("start", reset_less=True, local=True)
         clock, locked, ready = Signal(name="core_clock"), Signal(init=0 if self.pll else 1), Signal()
-        cycles = int(RESET_SECONDS * self.frequency)
-        timer = Signal(range(cycles + 1), init=cycles)
+        timer = Signal(ceil_log2(int(RESET_SECONDS * self.frequency)) + 1)  # its top bit ends the reset
         port = platform.request(self.pin, dir="-")
         if self.pll and self.board.pll_pad:
             m.submodules.pll = self._ice40(self.pll, clock, locked, "PAD", i_PACKAGEPIN=port.io)
@@ -100,11 +100,11 @@ class Clocking(Elaboratable):
                 m.submodules.pll = self._ecp5(self.pll, clock, locked, pin.i)
         m.submodules.locked = FFSynchronizer(locked, ready, o_domain="start")
         with m.If(~ready):
-            m.d.start += timer.eq(cycles)
-        with m.Elif(timer != 0):
-            m.d.start += timer.eq(timer - 1)
+            m.d.start += timer.eq(0)
+        with m.Elif(~timer[-1]):
+            m.d.start += timer.eq(timer + 1)
         reset = Signal(init=1)
-        m.d.start += reset.eq(timer != 0)
+        m.d.start += reset.eq(~timer[-1])
         m.d.comb += [start.clk.eq(clock), ClockSignal().eq(clock), ResetSignal().eq(reset)]
         return m
 

@@ -125,7 +125,7 @@ class Schedule(wiring.Component):
 
             # errors backward in space, each layer's update behind them
             with m.State("OUTPUT"):
-                m.d.sync += [neurons(Pass.OUTPUT_ERROR, layer), deltas(layer), enter("error")]
+                m.d.sync += [neurons(Pass.OUTPUT_ERROR, layer), deltas(layer), enter("backward")]
                 m.next = "ERROR-WAIT"
             with m.State("ERROR-WAIT"), m.If(idle):
                 # deltas of neuron_layer are complete, and `layer` is either that layer (output) or the one behind it
@@ -169,7 +169,7 @@ class Schedule(wiring.Component):
                 with m.Else():
                     m.next = "IDLE"
             with m.State("FINISH"):
-                m.d.sync += [neurons(Pass.FINISH, layer), enter("finish")]
+                m.d.sync += [neurons(Pass.FINISH, layer), enter("update")]
                 with m.If(layer == 1):
                     m.d.sync += deltas(0)
                 m.next = "FINISH-WAIT"

@@ -49,7 +49,8 @@ class Registers(wiring.Component):
         values = {}
         for name, register in REGISTERS.items():
             if register.access == "rw" and name not in _INPUTS:
-                values[name] = Signal(register.bits, name=f"{name}_r")
+                bits = bits_for(self.config.classes) if name == "label" else register.bits
+                values[name] = Signal(bits, name=f"{name}_r")
                 with m.If(meant & (host.row == register.row)):
                     m.d.sync += values[name].eq(host.data_w)
             elif register.access == "rc":

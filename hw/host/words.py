@@ -34,7 +34,7 @@ class BytesToWords(wiring.Component):
 class WordsToBytes(wiring.Component):
     """A word makes four bytes, its least first.
 
-    Timing:  bytes follow from the cycle after the word is taken; the next word is taken with the last of them
+    Timing:  bytes are valid with their word, combinationally; the word is taken with the last of them
     """
 
     i: In(stream.Signature(8 * WORD_BYTES))
@@ -42,15 +42,12 @@ class WordsToBytes(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        held = Signal(8 * WORD_BYTES)
-        left = Signal(range(WORD_BYTES + 1))
+        count = Signal(range(WORD_BYTES))
         m.d.comb += [
-            self.o.payload.eq(held[:8]),
-            self.o.valid.eq(left != 0),
-            self.i.ready.eq((left == 0) | (left == 1) & self.o.ready),
+            self.o.payload.eq(self.i.payload.word_select(count, 8)),
+            self.o.valid.eq(self.i.valid),
+            self.i.ready.eq(self.o.ready & (count == WORD_BYTES - 1)),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [held.eq(held[8:]), left.eq(left - 1)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [held.eq(self.i.payload), left.eq(WORD_BYTES)]
+            m.d.sync += count.eq(count + 1)
         return m

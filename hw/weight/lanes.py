@@ -10,7 +10,7 @@ from hw.config import PIXEL_FRAC, Config, ceil_log2
 from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
 from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
 from hw.memory_map import regions
-from hw.pipeline import Multiplier, MulPort
+from hw.pipeline import DelayLine, Multiplier
 from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
 from hw.weight.dither import RowHash, lane_word, xorshift32
 
@@ -94,7 +94,7 @@ class Lanes(wiring.Component):
         return m
 
     def _issue(self, m: Module) -> None:
-        """Take rows; `row[k]`, `valid[k]` are the row taken k cycles ago."""
+        """Take rows; `valid[k]` and `row[k]` tell of the row taken k cycles ago."""
         c, op = self.config, self.op
         changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
         pause, leaving = Signal(), Signal(range(max(c.lanes, 2)))
@@ -107,13 +107,17 @@ class Lanes(wiring.Component):
             m.d.sync += leaving.eq(leaving - 1)
 
         depth = max(self.DEPTH, 6 + ceil_log2(c.lanes))
-        self.row, self.valid, self.first, self.last = [op.p.row], [taken], [op.p.first], [op.p.last]
+        self.valid, self.first, self.last = [taken], [op.p.first], [op.p.last]
         for k in range(1, depth):
-            for name in ("row", "valid", "first", "last"):
+            for name in ("valid", "first", "last"):
                 chain = getattr(self, name)
                 following = Signal(chain[0].shape(), name=f"{name}_{k}", reset_less=name != "valid")
                 m.d.sync += following.eq(chain[-1])
                 chain.append(following)
+        delays = (4, 7, *((3, 5) if c.grad_rows else ()), *((2,) if c.stochastic else ()))
+        m.submodules.rows = rows = DelayLine(len(op.p.row), delays)
+        m.d.comb += rows.i.eq(op.p.row)
+        self.row = dict(zip(delays, rows.delayed, strict=True))
         in_flight = 0
         for valid in self.valid:
             in_flight = in_flight | valid
