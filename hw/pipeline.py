@@ -53,7 +53,8 @@ class DelayLine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         depth = 1 << ceil_log2(max(self.delays) + 1)
-        m.submodules.memory = memory = Memory(shape=self.shape, depth=depth, init=[])
+        style = {"ram_style": "block"} if getattr(platform, "family", None) == "iCE40" else {}  # which has no memory in LUTs
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=depth, init=[], attrs=style)
         writer, at = memory.write_port(), Signal(range(depth))
         m.d.sync += at.eq(at + 1)
         m.d.comb += [writer.addr.eq(at), writer.data.eq(self.i), writer.en.eq(1)]
