@@ -78,7 +78,7 @@ class Core(wiring.Component):
             lanes.random_write.eq(registers.rng_write),
             lanes.random_data.eq(lanes.host.data_w),
             registers.rng_value.eq(lanes.random),
-            getattr(registers, "class_value").eq(neurons.winner),
+            registers.class_value.eq(neurons.winner),
             neurons.start.eq(schedule.start_neurons),
             neurons.kind.eq(schedule.kind),
             neurons.layer.eq(schedule.neuron_layer),

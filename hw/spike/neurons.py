@@ -16,7 +16,7 @@ from hw.memory import Bank, HostBus, fan_out, follow
 from hw.memory_map import regions
 from hw.pipeline import Multiplier
 from hw.spike.lists import UnitList
-from hw.spike.membrane import Membrane, mul_port
+from hw.spike.membrane import Membrane
 from hw.spike.readout import Readout
 from hw.streams import bits_for, index_shape
 
@@ -191,11 +191,10 @@ class Neurons(wiring.Component):
             self.busy.eq(walker.active | (quiet != 0) | self.leakage.busy),
         ]
         m.d.sync += [self.there.eq(walker.valid), self.index.eq(walker.index), self.local.eq(walker.local)]
-        with m.If(walker.active):
-            with m.Switch(self.kind):
-                for kind, cycles in self.DRAIN.items():
-                    with m.Case(kind):
-                        m.d.sync += quiet.eq(cycles)
+        with m.If(walker.active), m.Switch(self.kind):
+            for kind, cycles in self.DRAIN.items():
+                with m.Case(kind):
+                    m.d.sync += quiet.eq(cycles)
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
         for name in ("membrane", "theta", "current"):
