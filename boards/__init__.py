@@ -1,0 +1,43 @@
+"""The boards, by name. A new one is an entry here: platform, chip, clock and a configuration that fits."""
+
+from __future__ import annotations
+
+from amaranth.build import Attrs, PinsN, Resource
+from amaranth_boards.ice40_hx8k_b_evn import ICE40HX8KBEVNPlatform
+from amaranth_boards.icebreaker import ICEBreakerPlatform
+from amaranth_boards.orangecrab_r0_2 import OrangeCrabR0_2_25FPlatform
+from amaranth_boards.resources import UARTResource
+from amaranth_boards.ulx3s import ULX3S_12F_Platform, ULX3S_85F_Platform
+
+from boards.board import ECP5_12, ECP5_25, ECP5_85, HX8K, UP5K, Board, Chip
+from hw.config import Config
+
+__all__ = ["BOARDS", "Board", "Chip", "get_board"]
+
+_LVCMOS33 = Attrs(IO_TYPE="LVCMOS33")
+
+BOARDS: dict[str, Board] = {
+    board.name: board
+    for board in (
+        Board(name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True,
+              config=Config(sizes=(784, 64, 10), lanes=4, cadence="step", weight_memory="spram")),
+        Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=12e6,
+              config=Config(sizes=(64, 32, 10), lanes=2)),
+        Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6,
+              config=Config(sizes=(64, 32, 10), lanes=8)),
+        Board(name="ulx3s-85f", platform=ULX3S_85F_Platform, chip=ECP5_85, clock=60e6,
+              config=Config(sizes=(784, 200, 10), lanes=32)),
+        # No USB serial chip: the host port is on the header, pins 0 (from the host) and 1 (to the host).
+        Board(name="orangecrab-25f", platform=OrangeCrabR0_2_25FPlatform, chip=ECP5_25, clock=60e6, led="busy",
+              config=Config(sizes=(64, 32, 10), lanes=8),
+              resources=(UARTResource(0, rx="0", tx="1", conn=("io", 0), attrs=_LVCMOS33),
+                         Resource("busy", 0, PinsN("M3", dir="o"), _LVCMOS33))),
+    )
+}  # fmt: skip
+
+
+def get_board(name: str) -> Board:
+    """The board of that name; ValueError names the boards there are."""
+    if name not in BOARDS:
+        raise ValueError(f"board: {name!r} is not known; legal is one of {', '.join(BOARDS)}")
+    return BOARDS[name]

@@ -266,11 +266,11 @@ class Neurons(wiring.Component):
         with m.Elif(new.valid):
             m.d.sync += local.eq(local + 1)
         for units, listed in ((self.spikes, new.p.s), (self.traces, new.p.weight_trace != 0)):
+            # a cycle after the neuron is written, since spike, trace and comparison with 0 are a long way
+            m.d.sync += [units.push.eq(new.valid & presynaptic & listed), units.data.eq(local)]
             m.d.comb += [
                 units.start.eq(self.start & forward & presynaptic),
                 units.layer.eq(self.layer),
-                units.push.eq(new.valid & presynaptic & listed),
-                units.data.eq(local),
                 units.read_layer.eq(self.list_layer),
                 units.read_index.eq(self.list_index),
                 units.read_enable.eq(self.list_enable),

@@ -1,0 +1,80 @@
+"""What a board is to this project: a platform of amaranth-boards, its chip, its clock, and the configuration it is built for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.build import Platform, Resource
+
+from hw.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """FPGAs with the same blocks and the same tools."""
+
+    name: str
+    bram_name: str
+    """What the vendor calls a block RAM."""
+    bram_shapes: tuple[tuple[int, int], ...]
+    """Shapes that a block RAM can have: words, bits a word."""
+    bram_least_bits: int
+    """Yosys makes a memory of fewer bits from logic cells."""
+    lut_ram: bool
+    """Whether LUTs can be memory."""
+
+    def bram_blocks(self, depth: int, bits: int) -> int:
+        """Block RAMs for a memory of `depth` words of `bits` bits, 0 if it is small enough for logic cells."""
+        if depth * bits < self.bram_least_bits:
+            return 0
+        return min(-(-depth // d) * -(-bits // b) for d, b in self.bram_shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """An FPGA by its data sheet: how many it has of each resource (`lut` is also the number of flip-flops)."""
+
+    name: str
+    family: Family
+    lut: int
+    bram: int
+    dsp: int
+    spram: int = 0
+
+
+ICE40 = Family(name="ice40", bram_name="EBR", bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)), bram_least_bits=65,
+               lut_ram=False)  # fmt: skip
+ECP5 = Family(name="ecp5", bram_name="DP16KD", bram_least_bits=2049, lut_ram=True,
+              bram_shapes=((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)))  # fmt: skip
+
+UP5K = Chip(name="iCE40UP5K", family=ICE40, lut=5280, bram=30, dsp=8, spram=4)
+HX8K = Chip(name="iCE40HX8K", family=ICE40, lut=7680, bram=32, dsp=0)
+ECP5_12 = Chip(name="LFE5U-12F", family=ECP5, lut=12096, bram=32, dsp=28)
+ECP5_25 = Chip(name="LFE5U-25F", family=ECP5, lut=24288, bram=56, dsp=28)
+ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One board and the configuration it is built for unless another is asked for."""
+
+    name: str
+    platform: type[Platform]
+    chip: Chip
+    clock: float
+    """Target frequency of the core in Hz. A PLL makes it if the board's oscillator has another."""
+    config: Config
+    pll_pad: bool = False
+    """iCE40: the oscillator's pin belongs to the PLL (SB_PLL40_PAD), and is not a fabric input (SB_PLL40_CORE)."""
+    baud: int = 1_000_000
+    """Bit rate of the host port, resource `uart` 0."""
+    led: str = "led"
+    """Resource that shows `busy`, number 0."""
+    resources: tuple[Resource, ...] = ()
+    """Resources that the platform lacks."""
+
+    def make_platform(self) -> Platform:
+        """A fresh platform (Amaranth builds each at most once) with the extra resources."""
+        platform = self.platform()
+        platform.add_resources(self.resources)
+        return platform
