@@ -1,0 +1,244 @@
+"""The golden model: the whole network in raw integers, equal to the gateware in every bit (docs/numerics.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hw.config import PIXEL_FRAC, Config
+from sw import checks
+from sw.golden.error import delta as errors
+from sw.golden.error import descent
+from sw.golden.error.output import output_error, surrogate_table
+from sw.golden.fixed import saturate
+from sw.golden.spike.membrane import fire, leak, weight_trace
+from sw.golden.spike.readout import winner
+from sw.golden.weight import lanes
+from sw.golden.weight.dither import Dither, xorshift32
+
+
+class Result(NamedTuple):
+    """What the host sees of a sample: the class, and spike counts and final membranes (format `u`) of the last layer, (C,) int64."""
+
+    winner: int
+    counts: np.ndarray
+    membranes: np.ndarray
+
+
+class Layer:
+    """One layer's synapses, and where its neurons stand among all neurons and its inputs' traces among all traces."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        c, self.number = config, number
+        n, m = c.sizes[number], c.sizes[number - 1]
+        self.neurons = slice(c.neuron_base[number], c.neuron_base[number] + n)
+        below = c.input_units + c.neuron_base[number - 1] if number > 1 else 0
+        self.inputs = slice(below, below + (m if number > 1 else c.input_units))
+        self.spiking_input = c.spiking_input(number)
+        self.weight = torch.zeros(n, m, dtype=torch.int64)
+        self.grad = torch.zeros_like(self.weight) if c.cadence == "sample" and self.spiking_input else None
+        self.dither = Dither(c, number) if c.stochastic else None
+        self.group_start = np.arange(0, n, c.lanes)
+        self.group_size = np.diff(self.group_start, append=n)
+
+    def busy(self, delta: Tensor) -> int:
+        """Neurons in groups of lanes in which some `delta` (N,) is not zero: the others cost no cycle."""
+        return int(np.logical_or.reduceat(delta.numpy(), self.group_start) @ self.group_size)
+
+
+class Network:
+    """A network that infers and learns one sample at a time.
+
+    `load` and `read` know every array of the learning state by its name in `hw.memory_map.state_fields`. Learning rates are
+    2**-rate_w, 2**-rate_theta and 2**-rate_alpha. `sops` and `sops_skipped` count synaptic operations, done and saved.
+
+    A fresh network has weights 0, thresholds `theta_min`, leakage factors 1.0, R = 1, the surrogate table and errors 0:
+    `load(initial_state(...))` gives it something to learn from.
+    """
+
+    def __init__(self, config: Config) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64)
+
+        c = self.config = config
+        self.layers = [Layer(c, l) for l in c.layers]
+        # Neurons of all layers side by side, int64 (neurons,); weight traces of the input units, then of the hidden layers.
+        self.theta = torch.full((c.neurons,), c.theta_min)
+        self.membrane, self.spike, self.theta_trace, self.alpha_trace = (zeros(c.neurons) for _ in range(4))
+        self.current, self.delta, self.theta_grad = (zeros(c.neurons) for _ in range(3))
+        self.weight_trace = zeros(c.units)
+        self.input_grad = zeros(c.sizes[1])
+        self.count = zeros(c.classes)
+        self.alpha = torch.full((c.n_layers,), c.alpha_one)
+        self.alpha_grad = zeros(c.n_layers)
+        self.error_table = zeros(c.classes + 1, 2, 2)
+        self.surrogate = torch.from_numpy(surrogate_table())
+        self.rng = 1
+        self.winner = 0
+        self.rate_w = self.rate_theta = self.rate_alpha = 8
+        self.sops = self.sops_skipped = 0
+        # Which leakage factor a neuron has, and which a presynaptic unit (that of the layer it feeds).
+        self._layer_of_neuron = torch.repeat_interleave(torch.tensor(c.sizes[1:]))
+        self._layer_of_unit = torch.repeat_interleave(torch.tensor([c.input_units, *c.sizes[1:-1]]))
+
+    # -- state --------------------------------------------------------------------------------
+    def _array(self, name: str) -> Tensor:
+        """The tensor, or the part of one, that holds an array of the state."""
+        kind, _, number = name.partition(".")
+        if not number:
+            return getattr(self, kind)
+        if kind == "weight_trace":
+            return self.weight_trace[self.layers[int(number)].inputs]
+        layer = self.layers[int(number) - 1]
+        return getattr(layer, kind) if kind in ("weight", "grad") else getattr(self, kind)[layer.neurons]
+
+    def load(self, state: Mapping[str, ArrayLike]) -> None:
+        """Sets any of the state's arrays; nothing changes if one of them is not legal (ValueError)."""
+        checked = {name: checks.check_state(self.config, name, array) for name, array in state.items()}
+        for name, array in checked.items():
+            if name == "rng":
+                self.rng = int(array)
+            elif name == "class":
+                self.winner = int(array)
+            else:
+                self._array(name).copy_(torch.from_numpy(array))
+
+    def read(self) -> dict[str, np.ndarray]:
+        """A copy of the state, int64 arrays by name."""
+        scalars = {"rng": self.rng, "class": self.winner}
+        names = checks.legal_state(self.config)
+        return {name: np.array(scalars[name]) if name in scalars else self._array(name).numpy().copy() for name in names}
+
+    # -- a sample -----------------------------------------------------------------------------
+    def run(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> Result:
+        """Shows one sample and learns from it what `learn` names: any of w (weights), t (thresholds), l (leakages).
+
+        `sample` is uint8 (N0,) for static input, bool (T, N0) for events; `label` is needed to learn. Raises ValueError
+        before anything changes.
+        """
+        for _ in self.steps(sample, label, learn):
+            pass
+        return Result(self.winner, self.count.numpy().copy(), self.membrane[self.layers[-1].neurons].numpy().copy())
+
+    def steps(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> Iterator[int]:
+        """The same step by step: yields t after each time step, the last one after the end-of-sample updates."""
+        sample = checks.check_sample(self.config, sample)
+        learn = checks.check_learn(learn)
+        for name in ("rate_w", "rate_theta", "rate_alpha"):
+            checks.check_rate(name, getattr(self, name))
+        return self._steps(torch.from_numpy(sample).long(), checks.check_label(self.config, label) if learn else 0, learn)
+
+    def _steps(self, sample: Tensor, label: int, learn: str) -> Iterator[int]:
+        c = self.config
+        x = torch.ones(c.steps, 1, dtype=torch.int64) if c.static else sample
+        target = torch.zeros_like(self.count)
+        target[label] = 1
+        self._begin(sample, learn)
+        for t in range(c.steps):
+            self._forward(x[t])
+            if learn:
+                self._learn(target, learn)
+            if t == c.steps - 1:
+                self._finish(sample, learn)
+            yield t
+
+    def _begin(self, sample: Tensor, learn: str) -> None:
+        for state in (self.membrane, self.spike, self.theta_trace, self.alpha_trace, self.weight_trace, self.count):
+            state.zero_()
+        if learn:
+            self.theta_grad.zero_()
+            self.input_grad.zero_()
+        if self.config.static:
+            self._integrate(self.layers[0], sample)
+
+    def _finish(self, sample: Tensor, learn: str) -> None:
+        c = self.config
+        if learn and c.cadence == "sample":
+            for layer in reversed(self.layers):
+                if "w" in learn and layer.grad is not None:
+                    self._count(layer, layer.weight.numel())
+                    self._descend(layer, layer.grad)
+                    layer.grad.zero_()
+                self._update_neurons(layer, learn)
+        if c.static and "w" in learn:
+            first = self.layers[0]
+            self._count(first, first.busy(self.input_grad) * int(sample.count_nonzero()))
+            self._descend(first, lanes.static_gradient(self.input_grad, sample, c))
+        self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], c)
+
+    # -- a time step --------------------------------------------------------------------------
+    def _forward(self, spike: Tensor) -> None:
+        """One step forward from the spikes of the input units."""
+        c = self.config
+        leaked, self.theta_trace, self.alpha_trace = leak(
+            self.membrane, self.spike, self.theta_trace, self.alpha_trace, self.theta, self.alpha[self._layer_of_neuron], c
+        )
+        spikes = [spike]
+        for layer in self.layers:
+            if layer.spiking_input:
+                self._integrate(layer, spikes[-1] << PIXEL_FRAC)
+            at = layer.neurons
+            self.membrane[at], spike = fire(leaked[at], self.current[at], self.theta[at], c)
+            spikes.append(spike)
+        self.count += spike
+        self.spike = torch.cat(spikes[1:])
+        self.weight_trace = weight_trace(self.weight_trace, torch.cat(spikes[:-1]), self.alpha[self._layer_of_unit], c)
+
+    def _learn(self, target: Tensor, learn: str) -> None:
+        """One step of learning, from the last layer down to the first; a layer's updates follow all that reads its old state."""
+        c = self.config
+        phi = errors.surrogate(self.membrane, self.theta, self.surrogate, c)
+        error = output_error(self.error_table, self.spike[self.layers[-1].neurons], target)
+        for layer in reversed(self.layers):
+            delta = self.delta[layer.neurons] = errors.delta(error, phi[layer.neurons], c)
+            trace = self.weight_trace[layer.inputs]
+            if layer.number > 1:
+                error = lanes.backward(layer.weight, delta, c)
+                self._count(layer, layer.busy(delta) * c.sizes[layer.number - 1])
+            if not layer.spiking_input:
+                self.input_grad = errors.input_gradient(self.input_grad, delta, trace, c)
+            elif "w" in learn:
+                self._count(layer, layer.busy(delta) * int(trace.count_nonzero()))
+                grad = lanes.gradient(delta, trace, c)
+                if layer.grad is None:
+                    self._descend(layer, grad)
+                else:
+                    layer.grad = saturate(layer.grad.add_(grad), c.grad)
+        if "t" in learn:
+            grad = errors.theta_gradient(self.delta, self.theta_trace, c)
+            self.theta_grad = saturate(self.theta_grad + grad, c.grad) if c.cadence == "sample" else grad
+        if "l" in learn:
+            self.alpha_grad.index_add_(0, self._layer_of_neuron, errors.alpha_gradient(self.delta, self.alpha_trace, c))
+        if c.cadence == "step":
+            for layer in reversed(self.layers):
+                self._update_neurons(layer, learn)
+
+    # -- parts --------------------------------------------------------------------------------
+    def _integrate(self, layer: Layer, x: Tensor) -> None:
+        self._count(layer, self.config.sizes[layer.number] * int(x.count_nonzero()))
+        self.current[layer.neurons] = lanes.current(layer.weight, x, self.config)
+
+    def _descend(self, layer: Layer, grad: Tensor) -> None:
+        """One pass over a layer's weights."""
+        random = layer.dither(self.rng) if layer.dither else None
+        layer.weight = lanes.descend(layer.weight, grad, self.rate_w, self.config, random)
+        if layer.dither:
+            self.rng = xorshift32(self.rng)
+
+    def _update_neurons(self, layer: Layer, learn: str) -> None:
+        l, at, c = layer.number, layer.neurons, self.config
+        if "t" in learn:
+            self.theta[at] = descent.thresholds(self.theta[at], self.theta_grad[at], self.rate_theta, c)
+        if "l" in learn:
+            self.alpha[l - 1] = descent.leakage(int(self.alpha[l - 1]), int(self.alpha_grad[l - 1]), l, self.rate_alpha, c)
+            self.alpha_grad[l - 1] = 0
+
+    def _count(self, layer: Layer, done: int) -> None:
+        """Counts a pass over a layer's synapses."""
+        self.sops += done
+        self.sops_skipped += layer.weight.numel() - done

@@ -1,0 +1,54 @@
+"""How a network is started, shown its samples and annealed: the one place of the hyper-parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw.config import RATE_MAX, Config
+from sw.golden.state import PerLayer, initial_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Initial state and learning rates.
+
+    The defaults were chosen by cross-validation inside the training set of the digits, 64-32-10, T = 8, mean of learning W
+    and learning W, theta and alpha; the held-out samples took no part.
+    """
+
+    gain: PerLayer = 0.25
+    """Standard deviation of a layer's first weights, times the square root of its fan-in."""
+    theta: PerLayer = 0.75
+    """First thresholds."""
+    alpha: PerLayer = 1.0
+    """First leakage factors."""
+    beta: float = 4.0
+    """Inverse temperature of the cross entropy."""
+    scale: float = 0.5
+    """All output errors are multiplied by this, which keeps their sums over the steps within the formats."""
+    rate_w: int = 8
+    """First rate of the weights: they learn with 2**-rate_w."""
+    theta_offset: int = 3
+    """By how much the rate of the thresholds is above that of the weights."""
+    alpha_offset: int = 4
+    """By how much the rate of the leakages is above that of the weights."""
+    halve_at: tuple[float, ...] = (0.8, 0.9)
+    """Shares of the training after which all learning rates are halved."""
+
+    def state(self, config: Config, seed: int) -> dict[str, np.ndarray]:
+        """A random initial state, to be loaded."""
+        return initial_state(config, seed, theta=self.theta, alpha=self.alpha, gain=self.gain, beta=self.beta, scale=self.scale)
+
+    def rates(self, done: float) -> dict[str, int]:
+        """Rates `rate_w`, `rate_theta`, `rate_alpha` after a share `done` (0 to 1) of the training."""
+        if not 0 <= done <= 1:
+            raise ValueError(f"done: {done} is not legal; legal is 0 to 1")
+        w = self.rate_w + sum(done >= share for share in self.halve_at)
+        offsets = {"rate_w": 0, "rate_theta": self.theta_offset, "rate_alpha": self.alpha_offset}
+        return {name: min(w + offset, RATE_MAX) for name, offset in offsets.items()}
+
+    def order(self, seed: int, epoch: int, samples: int) -> np.ndarray:
+        """The samples 0 .. samples - 1 in the order of an epoch, shuffled."""
+        return np.random.default_rng((seed, epoch)).permutation(samples)

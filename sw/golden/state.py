@@ -1,0 +1,65 @@
+"""Random initial states, in raw integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hw.config import Config
+from sw.golden.error.output import error_table, surrogate_table
+
+PerLayer = float | Sequence[float]
+"""One value for all layers, or one for each."""
+
+
+def initial_state(
+    config: Config,
+    seed: int,
+    *,
+    theta: PerLayer = 1.0,
+    alpha: PerLayer = 0.9,
+    gain: PerLayer = 1.0,
+    beta: float = 3.0,
+    scale: float = 1.0,
+    loss: str = "cross_entropy",
+) -> dict[str, np.ndarray]:
+    """What a host loads before learning: weights, thresholds, leakage factors, error and surrogate table, and R if there is one.
+
+    A layer's weights are normal with standard deviation gain / sqrt(fan-in), rounded and clipped to format `w`; its neurons
+    have the same threshold `theta`. Output errors are those of `loss` at inverse temperature `beta`, times `scale`: small errors
+    keep their sums over steps within the formats. The same seed gives the same state on every machine. Raises ValueError for values that the
+    configuration's formats do not hold.
+    """
+    if not (isinstance(seed, int | np.integer) and seed >= 0):
+        raise ValueError(f"seed: {seed} is not legal; legal is a whole number of at least 0")
+    c = config
+    thetas = _per_layer("theta", theta, c, c.theta_min / c.u.one, c.u.high / c.u.one)
+    alphas = _per_layer("alpha", alpha, c, 0, 1)
+    gains = _per_layer("gain", gain, c, 0, math.inf)
+    for name, value in (("beta", beta), ("scale", scale)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: {value} is not legal; legal is above 0")
+    random = np.random.default_rng(seed)
+    state = {}
+    for l, layer_gain, layer_theta in zip(c.layers, gains, thetas, strict=True):
+        weight = random.normal(0, layer_gain / math.sqrt(c.sizes[l - 1]), (c.sizes[l], c.sizes[l - 1]))
+        state[f"weight.{l}"] = np.floor(weight * c.w.one + 0.5).clip(c.w.low, c.w.high).astype(np.int64)
+        state[f"theta.{l}"] = np.full(c.sizes[l], round(layer_theta * c.u.one))
+    state["alpha"] = np.array([round(a * c.alpha_one) for a in alphas])
+    state["error_table"] = error_table(c, loss, beta=beta, scale=scale)
+    state["surrogate"] = surrogate_table()
+    if c.stochastic:
+        state["rng"] = np.asarray(random.integers(1, 1 << 32))
+    return state
+
+
+def _per_layer(name: str, value: PerLayer, config: Config, low: float, high: float) -> list[float]:
+    values = list(value) if isinstance(value, Sequence) else [value] * config.n_layers
+    if len(values) != config.n_layers:
+        raise ValueError(f"{name}: {len(values)} values are not legal; legal is one, or one for each of {config.n_layers} layers")
+    for v in values:
+        if not low <= v <= high:
+            raise ValueError(f"{name}: {v} is not legal; legal is {low:g} to {high:g}")
+    return values

@@ -1,0 +1,148 @@
+"""Learn a data set with the golden model, the arithmetic of the chip, and print its accuracy: `python -m sw.learn --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hw.config import CADENCES, INPUTS, Config
+from sw import checks, data
+from sw.golden.network import Network
+from sw.golden.recipe import Recipe
+
+
+def accuracy(network: Network, split: data.Split) -> float:
+    """Share of the samples that the network classifies rightly."""
+    return sum(network.run(sample).winner == label for sample, label in split) / len(split)
+
+
+def learn(network: Network, dataset: data.Dataset, switches: str, *, seed: int = 0, epochs: int = 10, samples: int | None = None,
+          recipe: Recipe | None = None) -> Iterator[int]:  # fmt: skip
+    """Learn from random weights, one sample an update; yields the number of samples learned, after each.
+
+    `switches` is any of w (weights), t (thresholds), l (leakages); an epoch is all training samples, or the first `samples`, in
+    an order that follows from `seed` and the epoch.
+    """
+    recipe = recipe or Recipe()
+    samples = len(dataset.train) if samples is None else samples
+    total = epochs * samples
+    network.load(recipe.state(network.config, seed))
+    for epoch in range(epochs):
+        for n, i in enumerate(recipe.order(seed, epoch, samples), epoch * samples):
+            vars(network).update(recipe.rates(n / total))
+            network.run(*dataset.train[i], switches)
+            yield n + 1
+
+
+def learn_seeds(config: Config, dataset: data.Dataset, switches: str, *, seeds: int, epochs: int, samples: int | None = None,
+                recipe: Recipe | None = None, quiet: bool = False) -> list[list[float]]:  # fmt: skip
+    """Accuracy on the held-out samples, (seeds, epochs)."""
+    samples = len(dataset.train) if samples is None else samples
+    table = []
+    with tqdm(total=seeds * epochs * samples, desc=switches, unit=" samples", disable=quiet) as bar:
+        for seed in range(seeds):
+            network, row = Network(config), []
+            for n in learn(network, dataset, switches, seed=seed, epochs=epochs, samples=samples, recipe=recipe):
+                bar.update()
+                if n % samples == 0:
+                    row.append(accuracy(network, dataset.test))
+                    bar.set_postfix_str(f"seed {seed}, epoch {len(row)}: {row[-1]:.2%}")
+            table.append(row)
+    return table
+
+
+def parser() -> argparse.ArgumentParser:
+    d = Config()
+    p = argparse.ArgumentParser(
+        prog="python -m sw.learn", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("--sizes", default=d.title, metavar="N-N-N", help="units of the input and of every layer")
+    p.add_argument("--steps", type=int, default=d.steps, metavar="T", help="time steps of a sample")
+    p.add_argument("--lanes", type=int, default=d.lanes, metavar="N", help="matters for stochastic rounding only")
+    p.add_argument("--input", choices=INPUTS, default=d.input, help="a frame held for T steps, or events")
+    p.add_argument("--cadence", choices=CADENCES, default=d.cadence, help="when parameters change")
+    p.add_argument("--stochastic", action="store_true", help="round weight updates up or down by chance")
+    p.add_argument("--dataset", choices=data.DATASETS, default="digits", help="what to learn")
+    p.add_argument(
+        "--learn", default="wtl", metavar="SET", help="any of w (weights), t (thresholds), l (leakages); several sets: w,wtl"
+    )
+    p.add_argument("--seeds", type=int, default=5, metavar="N", help="repetitions, from other random weights and in other orders")
+    p.add_argument("--epochs", type=int, default=10, metavar="N", help="passes over the training samples")
+    p.add_argument("--samples", type=int, metavar="N", help="training samples of an epoch, all if not given")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write configuration and accuracies there too")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = parser()
+    options = p.parse_args(arguments)
+    torch.set_num_threads(1)  # the tensors are small: more threads only cost
+    try:
+        sets = [checks.check_learn(switches) for switches in options.learn.split(",")]
+        config = Config(
+            sizes=parse_sizes(options.sizes), steps=options.steps, lanes=options.lanes,
+            input=options.input, cadence=options.cadence, stochastic=options.stochastic,
+        )  # fmt: skip
+        dataset = data.load(options.dataset, config)
+        for name, most in (("seeds", None), ("epochs", None), ("samples", len(dataset.train))):
+            value = getattr(options, name)
+            if value is not None and not 1 <= value <= (most or value):
+                raise ValueError(f"--{name}: {value} is not legal; legal is {f'1 to {most}' if most else 'at least 1'}")
+        if options.json and not options.json.resolve().parent.is_dir():
+            raise ValueError(f"--json: {options.json.parent} is not a folder")
+    except (ValueError, FileNotFoundError) as e:
+        p.error(str(e))
+    start = time.monotonic()
+    tables = {
+        switches: learn_seeds(config, dataset, switches, seeds=options.seeds, epochs=options.epochs, samples=options.samples)
+        for switches in sets
+    }
+    print(as_text(config, dataset, tables))
+    if options.json:
+        report = {
+            "config": json.loads(config.to_json()),
+            "dataset": options.dataset,
+            "seconds": round(time.monotonic() - start, 1),
+            "test_accuracy": tables,
+            "mean": {switches: float(np.mean([row[-1] for row in table])) for switches, table in tables.items()},
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"report: {options.json}")
+    return 0
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Layer sizes written as 64-32-10."""
+    try:
+        return tuple(int(n) for n in text.split("-"))
+    except ValueError:
+        raise ValueError(f"--sizes: {text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
+
+
+def as_text(config: Config, dataset: data.Dataset, tables: dict[str, list[list[float]]]) -> str:
+    """Accuracies for a reader, in per cent: spread is the standard deviation over seeds."""
+    c = config
+    lines = [
+        f"{dataset.name}, {c.title}, T = {c.steps}, {c.input} input, cadence {c.cadence}: % of {len(dataset.test)} held-out samples",
+        f"{'learn':<6} {'epochs':>6} {'seeds':>6} {'mean':>7} {'spread':>7} {'least':>7} {'most':>7} {'epoch 1':>8}",
+    ]
+    for switches, table in tables.items():
+        last, first = 100 * np.array(table)[:, -1], 100 * np.array(table)[:, 0]
+        spread = last.std(ddof=1) if len(last) > 1 else 0.0
+        lines.append(
+            f"{switches:<6} {len(table[0]):>6} {len(table):>6} {last.mean():>7.2f} {spread:>7.2f} {last.min():>7.2f} {last.max():>7.2f}"
+            f" {first.mean():>8.2f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

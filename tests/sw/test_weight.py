@@ -1,0 +1,109 @@
+"""Synapses and random bits."""
+
+import numpy as np
+import plain
+import pytest
+import torch
+from plain import TWELVE as C
+
+from hw.config import Config, Q
+from sw.golden.weight import lanes
+from sw.golden.weight.dither import Dither, mix, xorshift32
+
+WIDEST = Config(sizes=(4096, 5, 10), w=Q(1, 17), u=Q(3, 15), trace=Q(3, 15), delta=Q(3, 15), grad=Q(1, 17))
+
+
+def matrix(config, n, m, seed=0, extreme=False):
+    random = np.random.default_rng(seed)
+    if extreme:
+        return torch.from_numpy(random.choice([config.w.low, config.w.high], (n, m)))
+    return torch.from_numpy(random.integers(config.w.low, config.w.high + 1, (n, m)))
+
+
+def test_current_rounds_the_exact_sum_once_and_saturates():
+    weight = torch.tensor([[1, 0, 0], [1, 1, 0], [-1, 0, 0], [-1, -1, -1], [32767, 32767, 32767], [-32768, -32768, -32768]])
+    x = torch.tensor([128, 128, 255])
+    assert lanes.current(weight, x, C).tolist() == [1, 1, 0, -2, 32767, -32768]
+    assert lanes.current(weight, torch.tensor([256, 0, 0]), C).tolist() == [1, 1, -1, -1, 32767, -32768]
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_widest_sums_are_exact(sign):
+    """4,096 inputs of 18 bits: all of one sign, the largest sums that there are."""
+    weight = torch.full((5, 4096), WIDEST.w.low if sign < 0 else WIDEST.w.high)
+    weight[0, 1:], weight[1, ::2] = 0, 1
+    x = torch.full((4096,), 255)
+    exact = [sum(a * 255 for a in row) for row in weight.tolist()]
+    assert lanes.current(weight, x, WIDEST).tolist() == [plain.clip(plain.rounded(v, 10), WIDEST.u) for v in exact]
+    delta = torch.full((4096,), WIDEST.delta.low)
+    exact = [sum(a * WIDEST.delta.low for a in row) for row in weight.tolist()]
+    assert max(map(abs, exact)) > 1 << 45
+    assert lanes.backward(weight.T, delta, WIDEST).tolist() == [plain.clip(plain.rounded(v, 17), WIDEST.delta) for v in exact]
+
+
+def test_backward_is_the_transposed_sum():
+    weight, delta = matrix(C, 7, 5, extreme=True), torch.tensor([5000, -32768, 0, 1, -1, 77, 32767])
+    exact = [sum(weight[i, j].item() * delta[i].item() for i in range(7)) for j in range(5)]
+    got = lanes.backward(weight, delta, C).tolist()
+    assert got == [plain.clip(plain.rounded(v, 12), C.delta) for v in exact]
+    assert C.delta.low in got or C.delta.high in got
+
+
+def test_gradient_rounds_and_saturates_each_product():
+    grad = lanes.gradient(torch.tensor([-32768, -1, 0, 1, 32767]), torch.tensor([0, 2047, 2048, 2049, 32767]), C)
+    assert grad.tolist() == [
+        [0, -16376, -16384, -16392, -32768],
+        [0, 0, 0, -1, -8],
+        [0] * 5,
+        [0, 0, 1, 1, 8],
+        [0, 16376, 16384, 16391, 32767],
+    ]
+
+
+def test_static_gradient_takes_a_byte_as_a_fraction_of_256():
+    d, x = torch.tensor([-4096, 4096, 3]), torch.tensor([0, 1, 128, 255])
+    assert lanes.static_gradient(d, x, C).tolist() == [[0, -16, -2048, -4080], [0, 16, 2048, 4080], [0, 0, 2, 3]]
+
+
+def test_descend_rounds_and_saturates():
+    weight, grad = torch.tensor([[0, 0, 0, 0, 32767, -32768]]), torch.tensor([[127, 128, -128, -129, -32768, 32767]])
+    assert lanes.descend(weight, grad, 8, C).tolist() == [[0, -1, 0, 1, 32767, -32768]]
+    assert lanes.descend(weight, grad, 0, C).tolist() == [[-127, -128, 128, 129, 32767, -32768]]
+    assert lanes.descend(weight, grad, 15, C).tolist() == [[0, 0, 0, 0, 32767, -32768]]
+    random = torch.tensor([[0x100, 0x180, 0x17F, 0x1FF, 0, 0]])
+    assert lanes.descend(weight, grad, 8, C, random).tolist() == [[0, -1, 1, 0, 32767, -32768]]
+
+
+# -- random bits --------------------------------------------------------------------------------
+def test_xorshift_is_marsaglias():
+    r, seen = 1, []
+    for _ in range(4):
+        r = xorshift32(r)
+        seen.append(r)
+    assert seen == [270369, 67634689, 2647435461, 307599695]
+    assert all(xorshift32(1 << bit) == plain.xorshift(1 << bit) for bit in range(32))
+
+
+def test_mix_maps_different_words_to_different_words():
+    a = torch.cat([torch.arange(1 << 16), torch.arange(1 << 16) << 16])
+    assert len(mix(a).unique()) == len(a.unique())
+    assert int(mix(a).max()) < 1 << 32 and int(mix(a).min()) >= 0
+
+
+@pytest.mark.parametrize("lanes_, sizes", [(1, (5, 3, 2)), (8, (9, 13, 10)), (5, (3, 7, 11, 4)), (40, (6, 50, 3))])
+def test_random_words_belong_to_places(lanes_, sizes):
+    c = Config(sizes=sizes, lanes=lanes_, stochastic=True)
+    for r in (1, 0xFFFF_FFFF, 0x1234_5678):
+        for l in c.layers:
+            got = Dither(c, l)(r)
+            assert got.tolist() == [[plain.random_word(c, r, l, i, j) for j in range(sizes[l - 1])] for i in range(sizes[l])]
+
+
+def test_random_words_are_spread():
+    """Each bit of the words of one pass is set about half of the time, in every lane; neighbours agree hardly more than by chance."""
+    words = Dither(Config(sizes=(256, 64, 10), stochastic=True), 1)(0xDEAD_BEEF)
+    bits = (words[..., None] >> torch.arange(32)) & 1
+    n = words.numel()
+    assert (bits.double().mean((0, 1)) - 0.5).abs().max() < 5 * 0.5 / n**0.5
+    agree = (bits[:, 1:] == bits[:, :-1]).double().mean((0, 1))
+    assert (agree - 0.5).abs().max() < 0.15
