@@ -1,0 +1,228 @@
+"""Train the simulated gateware and the golden model side by side: `python -m sim.cosim --help`.
+
+Every array of the learning state is compared after every sample. The first difference ends the run with exit code 1 and
+says where it is; bad options end it with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from boards import BOARDS, get_board
+from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config
+from hw.memory_map import PHASES
+from sim.build import OPT, WAVES
+from sim.simulator import SimulationError
+from sim.twin import Mismatch, Twin
+from sw import checks, data
+from sw.golden.recipe import Recipe
+
+BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
+"""Options of progress bars; a log file gets a line now and then."""
+
+
+@dataclass
+class Report:
+    """What a run did. Accuracies are shares; `cycles` and operations are sums over all samples learned."""
+
+    config: Config
+    dataset: str
+    learn: str
+    seed: int
+    epochs: int
+    samples: int = 0
+    compared_words: int = 0
+    mismatches: int = 0
+    difference: dict[str, Any] | None = None
+    test_accuracy: float | None = None
+    cycles: dict[str, int] = field(default_factory=dict)
+    cycles_per_sample: dict[str, dict[str, float]] = field(default_factory=dict)
+    sops: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    right: list[bool] = field(default_factory=list, repr=False)
+    """Of each sample learned, whether the class was right before learning from it."""
+
+    def take(self, twin: Twin) -> None:
+        """Figures of the twin."""
+        self.samples, self.compared_words = twin.samples, twin.compared_words
+        learned = twin.counters["learn"]
+        self.cycles = {phase: learned[f"cycles_{phase}"] for phase in PHASES}
+        self.sops, self.skipped = learned["sops"], learned["sops_skipped"]
+        self.cycles_per_sample = {
+            kind: {phase: round(twin.counters[kind][f"cycles_{phase}"] / runs, 1) for phase in PHASES}
+            for kind, runs in twin.runs.items()
+            if runs
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        values = {name: value for name, value in vars(self).items() if name not in ("config", "right")}
+        return values | {"config": json.loads(self.config.to_json())}
+
+
+def train(twin: Twin, report: Report, dataset: data.Dataset, *, recipe: Recipe | None = None, samples: int | None = None,
+          test: int | None = None, quiet: bool = False, after: Callable[[int], None] = lambda n: None) -> Report:  # fmt: skip
+    """Learn `report.epochs` epochs of the first `samples` training samples, then measure the accuracy on `test` held-out ones.
+
+    All of them if None. Initial state, rates and order are those of the recipe. `after` is called with the number of samples learned,
+    after each. Raises Mismatch (the report then holds the difference) and SimulationError.
+    """
+    start = time.monotonic()
+    recipe = recipe or Recipe()
+    count = len(dataset.train) if samples is None else samples
+    try:
+        twin.load(recipe.state(twin.config, report.seed))
+        with tqdm(total=report.epochs * count, desc="learn", **BAR, disable=quiet) as bar:
+            for epoch in range(report.epochs):
+                for k, n in enumerate(recipe.order(report.seed, epoch, count)):
+                    twin.set_rates(**recipe.rates((epoch + k / count) / report.epochs))
+                    sample, label = dataset.train[n]
+                    report.right.append(twin.run(sample, label, report.learn).winner == label)
+                    bar.update()
+                    bar.set_postfix_str(f"last 100 right: {100 * np.mean(report.right[-100:]):.0f} %", refresh=False)
+                    after(len(report.right))
+        if test != 0:
+            report.test_accuracy = accuracy(twin, dataset, test, quiet=quiet)
+    except Mismatch as mismatch:
+        report.mismatches = 1
+        report.difference = asdict(mismatch.difference)
+        raise
+    finally:
+        report.take(twin)
+        report.seconds = round(time.monotonic() - start, 1)
+    return report
+
+
+def accuracy(twin: Twin, dataset: data.Dataset, test: int | None = None, *, quiet: bool = False) -> float:
+    """Share of the first `test` held-out samples (all if None) whose class is right; compared like those learned."""
+    count = len(dataset.test) if test is None else test
+    with tqdm(range(count), desc="test ", leave=False, **BAR, disable=quiet) as bar:
+        return sum(twin.run(dataset.test[n][0]).winner == dataset.test[n][1] for n in bar) / count
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """An option's value: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in text.split("-"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
+
+
+def learn_switches(text: str) -> str:
+    try:
+        return checks.check_learn("" if text == "none" else text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{e}, or none") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    d = Config()
+    p = argparse.ArgumentParser(prog="python -m sim.cosim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = "(default: %(default)s)"
+    design = p.add_argument_group("the design", "Defaults are those of hw/config.py, or the board's with --board.")
+    design.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"start from the configuration of one of {', '.join(BOARDS)}")
+    design.add_argument("--sizes", type=sizes, metavar="N-N-N", help=f"units of the input and of every layer (default: {d.title})")
+    design.add_argument("--steps", type=int, metavar="T", help=f"time steps of a sample (default: {d.steps})")
+    design.add_argument("--lanes", type=int, metavar="N", help=f"synapses a clock cycle (default: {d.lanes})")
+    design.add_argument("--input", choices=INPUTS, help=f"kind of input (default: {d.input})")
+    design.add_argument("--cadence", choices=CADENCES, help=f"when parameters change (default: {d.cadence})")
+    design.add_argument("--stochastic", action="store_true", default=None, help="round weight updates up or down by chance")
+    design.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"where the weights are (default: {d.weight_memory})")
+    work = p.add_argument_group("the work")
+    work.add_argument("--dataset", choices=data.DATASETS, default="digits", help=own)
+    work.add_argument("--samples", type=whole(1), metavar="N", help="training samples an epoch (default: all)")
+    work.add_argument("--test", type=whole(0), metavar="N", help="held-out samples after training (default: all)")
+    work.add_argument("--epochs", type=whole(0), default=1, metavar="N", help=own)
+    work.add_argument("--learn", type=learn_switches, default="wtl", metavar="SET",
+                      help=f"any of w (weights), t (thresholds), l (leakages), or none {own}")  # fmt: skip
+    work.add_argument("--seed", type=whole(0), default=0, metavar="N", help=f"of the initial state, the order and the events {own}")
+    run = p.add_argument_group("the run")
+    run.add_argument("--opt", choices=OPT, default="fast", help=f"quick to build, or fast to run {own}")
+    run.add_argument("--waves", action="store_true", help=f"record every signal in {WAVES.name}/cosim.vcd under build/ (slow, large)")
+    run.add_argument("--log", type=Path, metavar="FILE", help="the simulator's messages (default: shown if it fails)")
+    run.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    return p
+
+
+def configuration(options: argparse.Namespace) -> Config:
+    """The configuration that options name; ValueError if it is not legal."""
+    base = get_board(options.board).config if options.board else Config()
+    names = ("sizes", "steps", "lanes", "input", "cadence", "stochastic", "weight_memory")
+    return base.replace(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = parser()
+    options = p.parse_args(arguments)
+    try:
+        config = configuration(options)
+        dataset = data.load(options.dataset, config, seed=options.seed)
+        for name, split in (("samples", dataset.train), ("test", dataset.test)):
+            if (getattr(options, name) or 0) > len(split):
+                raise ValueError(f"--{name}: {getattr(options, name)} is not legal; {options.dataset} has {len(split)}")
+        if options.json and not options.json.resolve().parent.is_dir():
+            raise ValueError(f"--json: {options.json.parent} is not a folder")
+    except (ValueError, FileNotFoundError) as e:
+        p.error(str(e))
+    torch.set_num_threads(1)  # the simulator has the other core
+    report = Report(config, options.dataset, options.learn, options.seed, options.epochs)
+    waves = WAVES / "cosim.vcd" if options.waves else None
+    try:
+        with Twin(config, opt=options.opt, waves=waves, log=options.log) as twin:
+            train(twin, report, dataset, samples=options.samples, test=options.test)
+    except Mismatch as mismatch:
+        print(f"difference: {mismatch}", file=sys.stderr)
+    except (SimulationError, RuntimeError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    print(as_text(report))
+    return 1 if report.mismatches else 0
+
+
+def as_text(report: Report) -> str:
+    """The report for a reader."""
+    r = report
+    accuracy = "not measured" if r.test_accuracy is None else f"{100 * r.test_accuracy:.2f} %"
+    rows = [
+        ("network", f"{r.config.title}, T = {r.config.steps}, {r.config.lanes} lanes, {r.config.input} input, cadence {r.config.cadence}"),
+        ("samples", f"{r.samples} ({len(r.right)} learned: {r.learn or 'nothing'})"),
+        ("test accuracy", accuracy),
+        ("words compared", f"{r.compared_words}"),
+        ("mismatches", f"{r.mismatches}"),
+    ]
+    for kind, cycles in r.cycles_per_sample.items():
+        rows.append((f"cycles/{kind}", f"{sum(cycles.values()):.0f} (" + ", ".join(f"{p} {n:.0f}" for p, n in cycles.items()) + ")"))
+    if r.sops:
+        rows.append(("synaptic ops", f"{r.sops} done, {r.skipped} skipped ({100 * r.skipped / (r.sops + r.skipped):.0f} %)"))
+    rows.append(("seconds", f"{r.seconds}"))
+    return "\n".join(f"{name:<15} {value}" for name, value in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

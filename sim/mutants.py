@@ -1,0 +1,166 @@
+"""Deliberate faults in the gateware, each of which a test must catch: `python -m sim.mutants --help` (or `make mutants`).
+
+A mutant is a small change of one file, made in a copy of the tree. Its test must pass in an unchanged copy and fail in this
+one. Exit code 1 if a mutant survives, or if its text is no longer in the gateware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from sim.cosim import whole
+
+ROOT = Path(__file__).resolve().parent.parent
+TREE = ("boards", "hw", "sim", "sw", "tests", "pyproject.toml")
+FAILED = 1  # pytest's exit code if tests ran and failed
+
+
+class Mutant(NamedTuple):
+    """`old` in `file` becomes `new`; `test` (a file, and what to select there) must fail then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+def _core(cadence: str, kind: str) -> str:
+    return f"tests/hw/test_core.py::test_core_equals_golden[{kind}-{cadence}]"
+
+
+_BLOCKS = "tests/hw/test_blocks.py::"
+_MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
+_DELTA = _BLOCKS + "test_delta_follows_the_tables"
+_GRADIENT = _BLOCKS + "test_gradient_multiplies_delta_by_its_traces"
+_THRESHOLD = _BLOCKS + "test_threshold_descends_to_its_floor"
+
+MUTANTS = (
+    # a spike
+    Mutant("fires only above the threshold", "hw/spike/membrane.py", "u >= theta", "u > theta", _MEMBRANE),
+    Mutant("membrane wraps", "hw/spike/membrane.py", "saturate(leaked[0] + pipe.reg(i.current, 2), c.u)",
+           "(leaked[0] + pipe.reg(i.current, 2))[: c.u.bits].as_signed()", _MEMBRANE),
+    Mutant("old membrane in step 0", "hw/spike/membrane.py", "Mux(i.first, 0, i.alpha),", "i.alpha,", _MEMBRANE),
+    Mutant("no soft reset", "hw/spike/membrane.py", "i.u - Mux(i.s, i.theta, 0).as_signed()", "i.u - 0", _MEMBRANE),
+    Mutant("late trace of a spike", "hw/spike/membrane.py", "weight_trace + Mux(s, ", "weight_trace + Mux(unit, ", _MEMBRANE),
+    Mutant("tie to the last class", "hw/spike/readout.py", "self.u > best_u", "self.u >= best_u", _core("sample", "static")),
+    Mutant("counts not reset", "hw/spike/readout.py", "Mux(self.first, 0, bank.read_data)", "bank.read_data", _core("sample", "static")),
+    Mutant("event not cleared", "hw/spike/neurons.py", "banks[\"event\"].write.eq(self.there & (self.kind == Pass.INPUT))",
+           "banks[\"event\"].write.eq(0)", _core("sample", "events")),
+    Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, self.length)", "self.length", _core("sample", "static")),
+    Mutant("traces listed by spikes", "hw/spike/neurons.py", "new.p.weight_trace != 0", "new.p.s", _core("step", "events")),
+    # a weight
+    Mutant("weight wraps", "hw/weight/lanes.py", "saturate(moved, c.w)", "moved[: c.w.bits].as_signed()", _core("step", "events")),
+    Mutant("gradient not cleared", "hw/weight/lanes.py", "Mux(apply, 0, saturate(grad + gathered, c.grad))",
+           "Mux(0, 0, saturate(grad + gathered, c.grad))", _core("sample", "events")),
+    Mutant("error rounded down", "hw/weight/lanes.py", "round_shift(total, c.w.f)", "(total >> c.w.f)", _core("sample", "static")),
+    Mutant("three cipher rounds", "hw/weight/dither.py", "ROUNDS = 4", "ROUNDS = 3", _core("step", "static")),
+    Mutant("random state stands still", "hw/weight/lanes.py", "state.eq(xorshift32(state))", "state.eq(state)", _core("step", "static")),
+    Mutant("operations miscounted", "hw/weight/sweeper.py", "self.counted.eq(Mux(nothing, 0, ", "self.counted.eq(Mux(0, 0, ",
+           _core("sample", "static")),
+    # an error
+    Mutant("rounding constant", "hw/fixed.py", "return 1 << (n - 1) if n else 0", "return (1 << (n - 1)) - 1 if n else 0", _GRADIENT),
+    Mutant("surrogate table wraps", "hw/error/delta.py", "Mux(magnitude < PHI_ENTRIES, magnitude, PHI_ENTRIES - 1)", "magnitude[:8]", _DELTA),
+    Mutant("error without its label", "hw/error/delta.py", "(i.s << 1) | i.label", "(i.s << 1)", _DELTA),
+    Mutant("swapped traces", "hw/error/gradient.py", "drive(self.mul[1], i.delta, i.alpha_trace", "drive(self.mul[1], i.delta, i.theta_trace",
+           _GRADIENT),
+    Mutant("threshold without a floor", "hw/error/threshold.py", "Mux(theta < c.theta_min, c.theta_min, theta).as_signed()", "theta",
+           _THRESHOLD),
+    Mutant("leakage above 1", "hw/error/leakage.py", "Mux(moved > c.alpha_one, c.alpha_one, moved)", "moved", _core("sample", "static")),
+    Mutant("leakage gradient kept", "hw/error/leakage.py", "m.d.comb += summed.eq(0)", "m.d.comb += summed.eq(total[at])",
+           _core("step", "static")),
+    Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | (self.delta != 0))", "any_delta.eq(self.delta != 0)",
+           _core("sample", "static")),
+)  # fmt: skip
+
+
+@contextmanager
+def copy_of_the_tree() -> Iterator[Path]:
+    """A copy that shares the build cache, whose keys are contents."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in TREE:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / name)
+        (copy / "build").symlink_to(ROOT / "build")
+        yield copy
+
+
+def run_test(tree: Path, test: str) -> tuple[int, str]:
+    """Exit code of pytest, and the line that says what failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    why = re.findall(r"^E\s+(\S.*)$", done.stdout, re.M) or (done.stdout + done.stderr).strip().splitlines()[-1:]
+    return done.returncode, (why or [""])[0]
+
+
+def try_mutant(mutant: Mutant) -> tuple[bool, str]:
+    """Whether the mutant was caught, and how (or why not)."""
+    with copy_of_the_tree() as tree:
+        path = tree / mutant.file
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            return False, f"outdated: {mutant.old!r} is {text.count(mutant.old)} times in {mutant.file}"
+        path.write_text(text.replace(mutant.old, mutant.new))
+        code, why = run_test(tree, mutant.test)
+        return code == FAILED, why if code else "survived: its test passed"
+
+
+def try_original(test: str) -> str | None:
+    """What is wrong with a test in an unchanged copy, or None."""
+    with copy_of_the_tree() as tree:
+        code, why = run_test(tree, test)
+        return f"{test} fails without a mutant: {why}" if code else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(prog="python -m sim.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", metavar="TEXT", default="", help="mutants whose name or file has this text (default: all)")
+    p.add_argument("--jobs", type=whole(1), default=os.cpu_count(), metavar="N", help="tests at the same time (default: %(default)s)")
+    p.add_argument("--list", action="store_true", help="show the mutants and their tests")
+    options = p.parse_args(arguments)
+    chosen = [m for m in MUTANTS if options.only in m.name or options.only in m.file]
+    if not chosen:
+        p.error(f"--only: no mutant has {options.only!r}; legal is a part of {', '.join(m.name for m in MUTANTS)}")
+    if options.list:
+        print("\n".join(f"{m.name:<28} {m.file:<24} {m.test}" for m in chosen))
+        return 0
+    tests = sorted({m.test for m in chosen})
+    with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(tests) + len(chosen), unit=" tests") as bar:
+        broken = []
+        for problem in pool.map(try_original, tests):
+            bar.update()
+            broken += [problem] if problem else []
+        results = []
+        for result in pool.map(try_mutant, [] if broken else chosen):
+            bar.update()
+            results.append(result)
+    for problem in broken:
+        print(problem, file=sys.stderr)
+    for mutant, (caught, how) in zip(chosen, results, strict=False):
+        print(f"{'caught  ' if caught else 'SURVIVED'}  {mutant.name:<28} {mutant.file:<24} {how[:100]}")
+    survivors = sum(not caught for caught, _ in results)
+    if not broken:
+        print(f"{len(results) - survivors} of {len(results)} caught")
+    return 1 if broken or survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

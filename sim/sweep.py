@@ -1,0 +1,101 @@
+"""Random configurations, each with both cadences and both kinds of input: `python -m sim.sweep --help`.
+
+Every array of the state is compared after every sample. Exit code 1 if anything differs, or if corner cases (spikes, ties,
+saturations, ...) were seen so seldom that the run proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hw.config import CADENCES, INPUTS, Config
+from sim.cosim import whole
+from sim.scenarios import exercise, missing, random_config
+from sim.simulator import SimulationError
+from sim.twin import Mismatch
+
+
+class Case(NamedTuple):
+    """A configuration and what its samples are drawn from."""
+
+    name: str
+    config: Config
+    seed: tuple[int, ...]
+    samples: int
+
+
+class Outcome(NamedTuple):
+    case: Case
+    seen: Counter
+    failure: str | None
+
+
+def cases(configs: int, seed: int, samples: int) -> Iterator[Case]:
+    """`configs` random configurations times cadences times kinds of input."""
+    for n in range(configs):
+        base = random_config(np.random.default_rng((seed, n)))
+        for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
+            yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples)
+
+
+def play(case: Case) -> Outcome:
+    """Runs one case; every third with stalls on the host's side."""
+    torch.set_num_threads(1)
+    try:
+        stall = 0.3 if case.seed[1] % 3 == 2 else 0.0
+        return Outcome(case, exercise(case.config, np.random.default_rng(case.seed), samples=case.samples, stall=stall), None)
+    except (Mismatch, SimulationError, RuntimeError) as e:
+        return Outcome(case, Counter(), f"{type(e).__name__}: {e}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(prog="python -m sim.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = "(default: %(default)s)"
+    p.add_argument("--configs", type=whole(1), default=30, metavar="N", help=f"random configurations {own}")
+    p.add_argument("--samples", type=whole(1), default=12, metavar="N", help=f"samples of each {own}")
+    p.add_argument("--seed", type=whole(0), default=1, metavar="N", help=own)
+    p.add_argument("--jobs", type=whole(1), default=os.cpu_count(), metavar="N", help=f"simulations at the same time {own}")
+    p.add_argument("--case", metavar="NAME", help="play only the case of this name, as a failure names it")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    options = p.parse_args(arguments)
+    todo = [c for c in cases(options.configs, options.seed, options.samples) if options.case in (None, c.name)]
+    if not todo:
+        p.error(f"--case: {options.case} is not legal; legal is 0-sample-static to {options.configs - 1}-step-events")
+    start = time.monotonic()
+    seen: Counter = Counter()
+    failures = {}
+    with ProcessPoolExecutor(options.jobs) as pool, tqdm(total=len(todo), unit=" builds") as bar:
+        for outcome in pool.map(play, todo):
+            bar.update()
+            seen += outcome.seen
+            if outcome.failure:
+                failures[outcome.case.name] = outcome.failure
+                bar.write(f"{outcome.case.name}: {outcome.failure}\n  {outcome.case.config}")
+    lacking = [] if options.case else missing(seen)
+    report = {"cases": len(todo), "seed": options.seed, "mismatches": len(failures), "failures": failures, "lacking": lacking,
+              "seen": dict(seen), "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    for name, count in (("cases", len(todo)), ("mismatches", len(failures)), *sorted(seen.items()), ("seconds", report["seconds"])):
+        print(f"{name:<32} {count}")
+    for line in lacking:
+        print(f"not enough {line}", file=sys.stderr)
+    return 1 if failures or lacking else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

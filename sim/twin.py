@@ -1,0 +1,176 @@
+"""Gateware and golden model side by side: every array of the state is compared after every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hw.config import Config
+from hw.memory_map import state_fields
+from sim.device import COUNTERS, RATES, Observation, Result, SimDevice
+from sw.golden.network import Network
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first word in which gateware and golden model differ. `step` is None if it shows only when the sample runs through."""
+
+    sample: int
+    step: int | None
+    phase: str
+    memory: str
+    index: tuple[int, ...]
+    got: int
+    want: int
+
+    def __str__(self) -> str:
+        index = "".join(f"[{i}]" for i in self.index)
+        step = "not seen step by step" if self.step is None else f"step {self.step}"
+        return f"sample {self.sample}, {step}, phase {self.phase}: {self.memory}{index} is {self.got}, golden {self.want}"
+
+
+class Mismatch(Exception):
+    """Gateware and golden model differ. `difference` says where first."""
+
+    def __init__(self, difference: Difference):
+        super().__init__(str(difference))
+        self.difference = difference
+
+
+def data_flow(config: Config) -> dict[str, str]:
+    """Names of the state's arrays in the order in which a time step makes them, each with the phase that does.
+
+    `host` stands for tables that only the host writes.
+    """
+    c = config
+    order = {"weight_trace.0": "neuron"}
+    for l in c.layers:
+        order[f"current.{l}"] = "forward"
+        order |= {f"{name}.{l}": "neuron" for name in ("membrane", "spike", "theta_trace", "alpha_trace", "weight_trace")}
+    order |= {"count": "neuron", "class": "neuron"}
+    for l in reversed(c.layers):
+        order |= {f"delta.{l}": "backward", f"theta_grad.{l}": "backward"}
+    order |= {"input_grad": "backward", "alpha_grad": "backward"}
+    for name in ("grad", "weight", "theta"):
+        order |= {f"{name}.{l}": "update" for l in reversed(c.layers)}
+    order |= {"alpha": "update", "rng": "update", "error_table": "host", "surrogate": "host"}
+    known = state_fields(c)
+    missing = set(known) - set(order)
+    if missing:
+        raise AssertionError(f"no place in the data flow for {', '.join(sorted(missing))}")
+    return {name: phase for name, phase in order.items() if name in known}
+
+
+class Twin:
+    """A simulated core and a golden network that are given the same, and must do the same; a context manager.
+
+    Raises Mismatch at the first difference. `compared_words` counts the words of state compared so far, `samples` the samples;
+    `counters` are the core's, summed, for samples learned (`learn`) and inferred (`infer`).
+    """
+
+    def __init__(self, config: Config, *, opt: str = "fast", waves: Path | None = None, log: Path | None = None,
+                 stall: float = 0.0):  # fmt: skip
+        self.config = config
+        self.network = Network(config)
+        self.device = SimDevice(config, opt=opt, waves=waves, log=log, stall=stall)
+        self.flow = data_flow(config)
+        self.samples = self.compared_words = 0
+        self.runs = {"learn": 0, "infer": 0}
+        self.counters = {kind: dict.fromkeys(COUNTERS, 0) for kind in self.runs}
+        self._last = dict.fromkeys(COUNTERS, 0)
+        self._before: dict[str, np.ndarray] = {}
+
+    def __enter__(self) -> Twin:
+        self.device.__enter__()
+        self._last = self.device.counters()
+        self.load({})
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.device.__exit__(*exception)
+
+    def load(self, state: Mapping[str, ArrayLike]) -> None:
+        """Sets arrays of the state in both, and compares all of them."""
+        self.network.load({**state, "class": self.device.register("class")})  # which only the core writes
+        self._before = self.network.read()
+        self.device.load(self._before)
+        self._compare(self.device.read(), self._before, step=None)
+
+    def set_rates(self, *, rate_w: int, rate_theta: int, rate_alpha: int) -> None:
+        """Learning rates 2**-rate in both."""
+        for name, value in zip(RATES, (rate_w, rate_theta, rate_alpha), strict=True):
+            if getattr(self.network, name) != value:
+                setattr(self.device, name, value)
+                setattr(self.network, name, value)
+
+    def run(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> Result:
+        """Shows both one sample, at the same time (two processes), and compares everything there is."""
+        sops = self.network.sops, self.network.sops_skipped
+        self.device.submit(sample, label, learn)
+        want = self.network.run(sample, label, learn)
+        seen = self.device.collect()
+        state = self.network.read()
+        spent = self._spent(seen)
+        try:
+            self._compare(seen.state, state, step=None)
+            self._compare_rest(seen.result, want, spent, (self.network.sops - sops[0], self.network.sops_skipped - sops[1]))
+        except Mismatch as mismatch:
+            raise Mismatch(self._locate(sample, label, learn) or mismatch.difference) from None
+        kind = "learn" if learn else "infer"
+        self.runs[kind] += 1
+        for name in COUNTERS:
+            self.counters[kind][name] += spent[name]
+        self.samples += 1
+        self._before = state
+        return seen.result
+
+    def run_steps(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> list[dict[str, np.ndarray]]:
+        """The same one time step at a time; everything is compared after every step. The core's state after each."""
+        states = []
+        for t, _ in zip(self.device.steps(sample, label, learn), self.network.steps(sample, label, learn), strict=True):
+            self._before = self.network.read()
+            states.append(self.device.read())
+            self._compare(states[-1], self._before, step=t)
+        self._last = self.device.counters()
+        self.samples += 1
+        return states
+
+    def _spent(self, seen: Observation) -> dict[str, int]:
+        spent = {name: (seen.counters[name] - self._last[name]) % (1 << 32) for name in COUNTERS}
+        self._last = seen.counters
+        return spent
+
+    def _compare(self, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], step: int | None) -> None:
+        for name, phase in self.flow.items():
+            self.compared_words += want[name].size
+            if not np.array_equal(got[name], want[name]):
+                index = tuple(int(i) for i in np.argwhere(got[name] != want[name])[0])
+                raise Mismatch(Difference(self.samples, step, phase, name, index, int(got[name][index]), int(want[name][index])))
+
+    def _compare_rest(self, got: Result, want: Any, spent: Mapping[str, int], sops: tuple[int, int]) -> None:
+        """What the host sees of a sample, and the counted synaptic operations."""
+        pairs: dict[str, tuple[Any, Any]] = {
+            "class": (got.winner, want.winner),
+            "counts": (got.counts, want.counts),
+            "membranes": (got.membranes, want.membranes),
+            "sops": (spent["sops"], sops[0]),
+            "sops_skipped": (spent["sops_skipped"], sops[1]),
+        }
+        for name, (a, b) in pairs.items():
+            if not np.array_equal(a, b):
+                index = tuple(int(i) for i in np.argwhere(np.asarray(a) != b)[0])
+                raise Mismatch(Difference(self.samples, None, "update", name, index, int(np.asarray(a)[index]), int(np.asarray(b)[index])))
+
+    def _locate(self, sample: ArrayLike, label: int | None, learn: str) -> Difference | None:
+        """Replays the sample from the state before it, one time step at a time; the first difference, or None if none shows."""
+        try:
+            self.load(self._before)
+            self.run_steps(sample, label, learn)
+        except Mismatch as mismatch:
+            return mismatch.difference
+        return None

@@ -1,0 +1,24 @@
+"""The whole core against the golden network, over random configurations, states, samples and switches: equal in every bit."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from hw.config import CADENCES, INPUTS
+from sim.scenarios import exercise, missing, random_config
+
+CONFIGURATIONS = 3
+
+
+@pytest.mark.parametrize("cadence", CADENCES)
+@pytest.mark.parametrize("kind", INPUTS)
+def test_core_equals_golden(cadence: str, kind: str):
+    torch.set_num_threads(1)
+    rng = np.random.default_rng((CADENCES.index(cadence), INPUTS.index(kind)))
+    seen: Counter = Counter()
+    for n in range(CONFIGURATIONS):
+        config = random_config(rng, cadence=cadence, input=kind, **({"steps": 1} if n == 0 else {}))
+        seen += exercise(config, rng, samples=24, stall=0.3 if n == 1 else 0.0)
+    assert not missing(seen)

@@ -1,0 +1,78 @@
+"""The command: what it reports when all is well, when gateware and golden model differ, and when an option is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+import sim.twin
+from hw.config import Config
+from hw.memory_map import PHASES
+from sim import cosim
+from sw import data
+from sw.golden.network import Network
+from sw.golden.recipe import Recipe
+
+OPTIONS = ["--sizes", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
+CONFIG = Config(sizes=(64, 6, 10), lanes=4, steps=4)
+
+
+def test_report(tmp_path, capsys):
+    file = tmp_path / "report.json"
+    assert cosim.main([*OPTIONS, "--samples", "12", "--test", "5", "--epochs", "2", "--json", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert report["mismatches"] == 0 and report["difference"] is None and report["samples"] == 29
+    assert report["compared_words"] > 29 * CONFIG.synapses
+    assert tuple(report["cycles"]) == PHASES and min(report["cycles"].values()) > 0
+    assert report["sops"] > 0 and report["skipped"] > 0 and 0 <= report["test_accuracy"] <= 1
+    assert report["config"]["sizes"] == [64, 6, 10] and report["seed"] == 3
+    assert "mismatches      0" in capsys.readouterr().out
+
+
+class Faulty(Network):
+    """Differs from the contract in step 2 of one certain sample."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        train = data.load("digits", config).train
+        self.bad, self.t = train.sample(int(Recipe().order(3, 0, 8)[5])), -1
+
+    def _begin(self, sample, learn):
+        super()._begin(sample, learn)
+        self.t = 0 if np.array_equal(sample.numpy(), self.bad) else -9
+
+    def _learn(self, target, learn):
+        super()._learn(target, learn)
+        if self.t == 2:
+            self.alpha_trace[3] += 1
+            self.theta_grad[7] -= 5
+        self.t += 1
+
+
+def test_first_difference_is_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sim.twin, "Network", Faulty)
+    file = tmp_path / "report.json"
+    assert cosim.main([*OPTIONS, "--samples", "8", "--test", "0", "--json", str(file)]) == 1
+    difference = json.loads(file.read_text())["difference"]
+    got, want = difference.pop("got"), difference.pop("want")
+    assert difference == {"sample": 5, "step": 2, "phase": "neuron", "memory": "alpha_trace.1", "index": [3]} and want == got + 1
+    assert "sample 5, step 2, phase neuron: alpha_trace.1[3]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--sizes", "64-10"], "sizes: (64, 10) is not legal; legal is 3 to 6 whole numbers"),
+    (["--sizes", "64-x-10"], "'64-x-10' is not legal; legal is whole numbers joined by -"),
+    (["--sizes", "60-8-10"], "sizes: an input of 60 is not legal; digits has images of 64 pixels"),
+    (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
+    (["--learn", "wx"], "learn: 'wx' is not legal"),
+    (["--samples", "1438"], "--samples: 1438 is not legal; digits has 1437"),
+    (["--epochs", "-1"], "'-1' is not legal; legal is a whole number of at least 0"),
+    (["--board", "nexus"], "invalid choice: 'nexus'"),
+    (["--dataset", "letters"], "invalid choice: 'letters'"),
+    (["--cadence", "never"], "invalid choice: 'never'"),
+    (["--json", "/no/such/folder/x.json"], "--json: /no/such/folder is not a folder"),
+])  # fmt: skip
+def test_bad_options(options, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cosim.main(options)
+    assert exit_.value.code == 2 and message in capsys.readouterr().err
