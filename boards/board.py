@@ -66,6 +66,8 @@ class Board:
     config: Config
     pll_pad: bool = False
     """iCE40: the oscillator's pin belongs to the PLL (SB_PLL40_PAD), and is not a fabric input (SB_PLL40_CORE)."""
+    seed: int = 1
+    """Of the placement: one that meets the clock with the tools of requirements.lock."""
     baud: int = 1_000_000
     """Bit rate of the host port, resource `uart` 0."""
     led: str = "led"

