@@ -44,7 +44,7 @@ class Core(wiring.Component):
         frame = None
         if c.static:
             m.submodules.frame = frame = Frame(c)
-        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []))
+        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), registered=True)
 
         wiring.connect(m, wiring.flipped(self.request), command.request)
         wiring.connect(m, command.reply, wiring.flipped(self.reply))

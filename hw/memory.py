@@ -42,12 +42,19 @@ def follow(bus, host) -> list:
     return [getattr(bus, name).eq(getattr(host, name)) for name, member in HostBus().members.items() if member.flow == Out]
 
 
-def fan_out(m: Module, host, members: list) -> None:
-    """Give every member the host's bus and OR their answers (a member that is not meant answers 0)."""
+def fan_out(m: Module, host, members: list, *, registered: bool = False) -> None:
+    """Give every member the host's bus and OR their answers (a member that is not meant answers 0).
+
+    `registered` answers come another move later, which breaks the long way from the memories to the host.
+    """
     answer: Value = Const(0, HOST_BITS)
     for member in members:
         m.d.comb += follow(member.host, host)
-        answer = answer | member.host.data_r
+        answered = Signal(HOST_BITS, reset_less=True) if registered else member.host.data_r
+        if registered:
+            with m.If(host.enable):
+                m.d.sync += answered.eq(member.host.data_r)
+        answer = answer | answered
     m.d.comb += host.data_r.eq(answer)
 
 

@@ -16,7 +16,7 @@ class Command(wiring.Component):
     Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words come back
     on `reply`. The address counts up in its lower 16 bits. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after 3 cycles
+    Timing:   one word a cycle; a read answers after 4 cycles
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Command(wiring.Component):
         m = Module()
         request, reply, host = self.request, self.reply, self.host
         left, reading, row = Signal(16), Signal(), Signal.like(host.row)
-        lane, region, read_there = Signal.like(host.lane), Signal.like(host.region), Signal()
+        lane, region = Signal.like(host.lane), Signal.like(host.region)
         answer, answered = Signal(HOST_BITS), Signal()
         m.d.comb += [
             host.hosting.eq(~self.busy),
@@ -45,9 +45,9 @@ class Command(wiring.Component):
             reply.valid.eq(answered),
             reply.payload.eq(answer),
         ]
-        fetch = Signal()
+        fetch, read, there = Signal(), Signal(), Signal()  # the word is asked for, out of its memory, at `data_r`
         with m.If(host.enable):
-            m.d.sync += [read_there.eq(fetch), answered.eq(read_there), answer.eq(host.data_r)]
+            m.d.sync += [read.eq(fetch), there.eq(read), answered.eq(there), answer.eq(host.data_r)]
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += request.ready.eq(~self.busy)
