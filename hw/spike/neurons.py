@@ -247,13 +247,11 @@ class Neurons(wiring.Component):
             ]
         m.d.comb += [
             self.readout.start.eq(self.start & last & (self.kind == Pass.NEURON)),
-            self.readout.valid.eq(membrane.o.valid & last),
             self.readout.first.eq(self.settings.first),
             self.readout.final.eq(self.settings.final),
-            self.readout.s.eq(new.s),
-            self.readout.u.eq(new.u),
             self.winner.eq(self.readout.winner),
         ]
+        m.d.sync += [self.readout.valid.eq(membrane.o.valid & last), self.readout.s.eq(new.s), self.readout.u.eq(new.u)]
 
     def _lists(self, m: Module) -> None:
         """A unit that fired is listed for the next layer's currents, one with a trace for the update of its weights."""
