@@ -57,9 +57,9 @@ def utilisation(board: Board, log: str) -> dict[str, dict[str, int]]:
 
 def fmax(log: str, target: float) -> float:
     """Greatest frequency (Hz) of the clock constrained to `target` Hz, after routing. BuildError if the log does not have it."""
-    _, _, routed = log.partition("Info: Routing complete")
-    found = re.findall(r"Max frequency for clock\s+'([^']*)': ([\d.]+) MHz \((?:PASS|FAIL) at ([\d.]+) MHz\)", routed)
-    meant = [float(reached) for _, reached, wanted in found if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
+    *before, routed = re.split(r"^Info: (?:Routing complete|Router2 time)", log, flags=re.MULTILINE)
+    found = re.findall(r"Max frequency for clock\s+'.*': ([\d.]+) MHz \((?:PASS|FAIL) at ([\d.]+) MHz\)", routed if before else "")
+    meant = [float(reached) for reached, wanted in found if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
     if not meant:
         raise BuildError(f"Fmax: the place-and-route log has no figure for a clock of {target / 1e6:g} MHz after routing")
     return meant[-1] * 1e6

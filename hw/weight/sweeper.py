@@ -36,7 +36,7 @@ class Sweeper(wiring.Component):
     A FORWARD or BACKWARD sum over an empty list sends one row that adds 0, so that the sum leaves the lanes all the same.
     `counted` is the number of synapses in the row that is taken.
 
-    Timing:   a row a cycle, no bubble between groups; the first row 2 cycles after `start`
+    Timing:   a row a cycle, no bubble between groups; the first row 3 cycles after `start`
     """
 
     def __init__(self, config: Config):
@@ -81,15 +81,18 @@ class Sweeper(wiring.Component):
             units.enable.eq(move),
             groups.enable.eq(move),
         ]
-        with m.If(self.start):
+        # the lengths are taken a cycle before they are used: choosing them is a long way
+        begin, outer_count, inner_count = Signal(), Signal.like(outer), Signal.like(inner)
+        m.d.sync += [begin.eq(self.start), outer_count.eq(outer_length), inner_count.eq(inner_length)]
+        with m.If(begin):
             m.d.sync += [
                 outer.eq(0),
                 inner.eq(0),
-                outer_end.eq(outer_length - 1),
-                inner_end.eq(Mux(inner_length == 0, 0, inner_length - 1)),
-                empty.eq(inner_length == 0),
+                outer_end.eq(outer_count - 1),
+                inner_end.eq(Mux(inner_count == 0, 0, inner_count - 1)),
+                empty.eq(inner_count == 0),
                 group_row.eq(per_layer(c.row_base.values())),
-                active.eq((outer_length != 0) & (summing | (inner_length != 0))),
+                active.eq((outer_count != 0) & (summing | (inner_count != 0))),
             ]
         with m.Elif(active & move):
             m.d.sync += inner.eq(inner + 1)
@@ -99,7 +102,7 @@ class Sweeper(wiring.Component):
         # stage B: the entries are there; the row is their sum
         op, valid = self.op.p, Signal()
         b_first, b_last, b_top, b_unit, b_row = Signal(), Signal(), Signal(), Signal(self.unit_bits), Signal.like(group_row)
-        m.d.comb += [move.eq(~valid | self.op.ready), self.op.valid.eq(valid), self.busy.eq(active | valid)]
+        m.d.comb += [move.eq(~valid | self.op.ready), self.op.valid.eq(valid), self.busy.eq(begin | active | valid)]
         with m.If(move):
             m.d.sync += [
                 valid.eq(active),
