@@ -53,6 +53,13 @@ def test_bad_seed_is_named():
         initial_state(C, -1)
 
 
+def test_deeper_networks_start_with_larger_weights():
+    for sizes, gain in (((64, 32, 10), 0.25), ((64, 32, 32, 10), 0.5), ((64, 32, 32, 32, 32, 10), 1.0)):
+        weight = Recipe().state(C.replace(sizes=sizes), 0)["weight.1"]
+        assert abs(weight.std() / 4096 * 8 / gain - 1) < 0.05
+    assert abs(Recipe(gain=2.0).state(C, 0)["weight.1"].std() / 4096 * 8 - 2) < 0.1
+
+
 def test_rates_are_annealed_and_stay_in_the_register():
     recipe = Recipe(rate_w=6, theta_offset=2, alpha_offset=8, halve_at=(0.5, 0.9))
     assert [recipe.rates(done)["rate_w"] for done in (0, 0.49, 0.5, 0.89, 0.9, 1)] == [6, 6, 7, 7, 8, 8]
