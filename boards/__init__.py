@@ -21,7 +21,7 @@ BOARDS: dict[str, Board] = {
     for board in (
         Board(name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True,
               config=Config(sizes=(784, 64, 10), lanes=4, cadence="step", weight_memory="spram")),
-        Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=12e6,
+        Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=48e6,
               config=Config(sizes=(64, 32, 10), lanes=2, cadence="step")),
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6,
               config=Config(sizes=(64, 32, 10), lanes=8)),

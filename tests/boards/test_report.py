@@ -28,6 +28,21 @@ def test_ice40_resources():
     }
 
 
+def test_ecp5_resources():
+    assert utilisation(ULX3S, ECP5) == {
+        "lut": {"used": 40660, "available": 83640},
+        "ff": {"used": 11097, "available": 83640},
+        "bram": {"used": 205, "available": 208},
+        "spram": {"used": 0, "available": 0},
+        "dsp": {"used": 36, "available": 156},
+    }
+
+
+def test_the_data_sheet_limits_what_is_available():
+    assert utilisation(BOARDS["ulx3s-12f"], ECP5)["bram"] == {"used": 205, "available": 32}
+    assert exceeded(BOARDS["ulx3s-12f"], utilisation(BOARDS["ulx3s-12f"], ECP5)) == "bram"
+
+
 def test_fmax_is_that_after_routing():
     assert fmax(ICE40, 24e6) == 36.10e6
     assert fmax(ICE40.replace("PASS", "FAIL"), 24e6) == 36.10e6
