@@ -107,7 +107,7 @@ def train(twin: Twin, report: Report, dataset: data.Dataset, *, recipe: Recipe |
 def accuracy(twin: Twin, dataset: data.Dataset, test: int | None = None, *, quiet: bool = False) -> float:
     """Share of the first `test` held-out samples (all if None) whose class is right; compared like those learned."""
     count = len(dataset.test) if test is None else test
-    with tqdm(range(count), desc="test ", leave=False, **BAR, disable=quiet) as bar:
+    with tqdm(range(count), desc="test ", leave=False, **BAR, disable=quiet or not sys.stderr.isatty()) as bar:
         return sum(twin.run(dataset.test[n][0]).winner == dataset.test[n][1] for n in bar) / count
 
 
