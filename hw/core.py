@@ -11,6 +11,7 @@ from hw.error.groups import Groups
 from hw.host.command import Command
 from hw.host.registers import Registers
 from hw.memory import HOST_BITS, fan_out
+from hw.memory_map import PHASES
 from hw.schedule import Schedule
 from hw.spike.lists import Frame
 from hw.spike.neurons import Neurons
@@ -19,7 +20,10 @@ from hw.weight.sweeper import Sweeper
 
 
 class Core(wiring.Component):
-    """A network that infers and learns, behind two streams of host words (hw/host/command.py, hw/memory_map.py)."""
+    """A network that infers and learns, behind two streams of host words (hw/host/command.py, hw/memory_map.py).
+
+    `busy` and `phase` (of memory_map.PHASES) tell what it is doing.
+    """
 
     def __init__(self, config: Config):
         self.config = config
@@ -28,6 +32,7 @@ class Core(wiring.Component):
                 "request": In(stream.Signature(HOST_BITS)),
                 "reply": Out(stream.Signature(HOST_BITS)),
                 "busy": Out(1),
+                "phase": Out(range(len(PHASES))),
             }
         )
 
@@ -51,7 +56,7 @@ class Core(wiring.Component):
         wiring.connect(m, sweeper.op, lanes.op)
         wiring.connect(m, lanes.current, neurons.current)
         wiring.connect(m, lanes.error, neurons.error)
-        m.d.comb += [self.busy.eq(schedule.busy), command.busy.eq(schedule.busy)]
+        m.d.comb += [self.busy.eq(schedule.busy), self.phase.eq(schedule.phase), command.busy.eq(schedule.busy)]
         self._control(m, registers, schedule, sweeper, lanes, neurons)
         self._deltas(m, schedule, neurons, groups, lanes, sweeper)
         self._units(m, schedule, sweeper, neurons, frame)

@@ -98,7 +98,7 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.region.bits, depth=self.region.depth, init=[])
+        m.submodules.memory = memory = Memory(shape=self.region.bits, depth=max(2, self.region.depth), init=[])
         reader, writer = memory.read_port(), memory.write_port()
         host, select = self.host, Select(m, self.host, self.region, self.lane)
         m.d.comb += [

@@ -59,7 +59,7 @@ class Walker(wiring.Component):
                 "step": In(1),
                 "valid": Out(1),
                 "index": Out(index_shape(config)),
-                "local": Out(range(max(config.sizes))),
+                "local": Out(bits_for(max(config.sizes))),
                 "active": Out(1),
             }
         )
@@ -257,7 +257,7 @@ class Neurons(wiring.Component):
         """A unit that fired is listed for the next layer's currents, one with a trace for the update of its weights."""
         c, new = self.config, self.membrane.o
         forward = (self.kind == Pass.INPUT) | (self.kind == Pass.NEURON)
-        local = Signal(range(max(c.sizes)))
+        local = Signal(bits_for(max(c.sizes)))
         presynaptic = self.layer != c.n_layers
         with m.If(self.start):
             m.d.sync += local.eq(0)

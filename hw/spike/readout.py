@@ -44,7 +44,7 @@ class Readout(wiring.Component):
         c = self.config
         m.submodules.bank = bank = Bank(regions(c)["count"])
         fan_out(m, self.host, [bank])
-        index, firing, winner = Signal(range(c.classes)), Signal.like(self.firing), Signal.like(self.winner)
+        index, firing, winner = Signal(bits_for(c.classes)), Signal.like(self.firing), Signal.like(self.winner)
         following, count = Signal.like(index), Signal(8)
         m.d.comb += [
             self.firing.eq(firing),
