@@ -40,7 +40,7 @@ def random_config(rng: Rng, **fixed: Any) -> Config:
         spram = rng.random() < 0.15
         w = choose(rng, [Q(4, 12), Q(2, 6), Q(6, 10)]) if spram else number()
         fields: dict[str, Any] = {
-            "sizes": (int(rng.integers(1, 24)), *(int(n) for n in rng.integers(1, 14, rng.choice([1, 1, 1, 2, 3]))), int(rng.integers(1, 8))),
+            "sizes": (int(rng.integers(2, 24)), *(int(n) for n in rng.integers(1, 14, rng.choice([1, 1, 1, 2, 3]))), int(rng.integers(2, 8))),
             "steps": choose(rng, [1, int(rng.integers(2, 7))], [1, 4]),
             "lanes": 64 // w.bits if spram else int(rng.integers(1, 7)),
             "stochastic": bool(rng.random() < 0.5),

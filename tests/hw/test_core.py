@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hw.config import CADENCES, INPUTS
+from hw.config import CADENCES, INPUTS, Config
 from sim.scenarios import exercise, missing, random_config
 
 CONFIGURATIONS = 3
@@ -22,3 +22,11 @@ def test_core_equals_golden(cadence: str, kind: str):
         config = random_config(rng, cadence=cadence, input=kind, **({"steps": 1} if n == 0 else {}))
         seen += exercise(config, rng, samples=24, stall=0.3 if n == 1 else 0.0)
     assert not missing(seen)
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_layers_of_one_neuron(kind: str):
+    torch.set_num_threads(1)
+    config = Config(sizes=(1, 1, 1), steps=3, lanes=2, input=kind)
+    seen = exercise(config, np.random.default_rng(5), samples=90)
+    assert seen["spikes"] >= 5 and seen["weights changed"] >= 2, seen
