@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import PIXEL_FRAC, Config, ceil_log2
+from hw.config import Config, ceil_log2
 from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
 from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
 from hw.memory_map import regions
@@ -242,8 +242,3 @@ class Lanes(wiring.Component):
                 w.eq(saturate(moved, c.w)),
             ]
             m.d.comb += self.weights.write_data[lane].eq(w)
-
-
-def pixel_operand(c: Config, pixel):
-    """A pixel as an operand of DESCEND, in the format of a weight trace."""
-    return pixel << (c.trace.f - PIXEL_FRAC)
