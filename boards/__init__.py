@@ -26,7 +26,7 @@ BOARDS: dict[str, Board] = {
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6,
               config=Config(sizes=(64, 32, 10), lanes=8)),
         Board(name="ulx3s-85f", platform=ULX3S_85F_Platform, chip=ECP5_85, clock=60e6,
-              config=Config(sizes=(784, 200, 10), lanes=32, neuron_lanes=8, cadence="step")),
+              config=Config(sizes=(784, 200, 10), lanes=32, neuron_lanes=8, cadence="step", weight_latency=3)),
         # No USB serial chip: the host port is on the header, pins 0 (from the host) and 1 (to the host).
         Board(name="orangecrab-25f", platform=OrangeCrabR0_2_25FPlatform, chip=ECP5_25, clock=60e6, led="busy",
               config=Config(sizes=(64, 32, 10), lanes=8),

@@ -96,6 +96,8 @@ class Config:
     """Floor of a threshold, raw in format `u`."""
     weight_memory: str = "block"
     """`block`: two-port block RAM. `spram`: the single-port 16K x 16 memories of the iCE40UP5K."""
+    weight_latency: int = 1
+    """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -143,6 +145,9 @@ class Config:
             raise bad("grad", f"at most {self.delta.f + min(self.trace.f, self.u.f)} fraction bits (those of the product)")
         if not (whole(self.theta_min) and 1 <= self.theta_min <= self.u.high):
             raise bad("theta_min", f"a whole number of 1 to {self.u.high}")
+        latencies = (1,) if self.weight_memory == "spram" else (1, 3)  # one port: reads and writes of rows under way would meet
+        if not (whole(self.weight_latency) and self.weight_latency in latencies):
+            raise bad("weight_latency", " or ".join(map(str, latencies)) + f" where weight_memory is {self.weight_memory}")
         if self.weight_memory == "spram":
             if self.w.bits not in (8, 16):
                 raise bad("w", "a format of 8 or 16 bits where weight_memory is spram")

@@ -38,6 +38,15 @@ class Pipe:
         return value
 
 
+def delay(m: Module, value: Value, cycles: int) -> Value:
+    """`value` as it was some cycles ago, in registers without a reset."""
+    for _ in range(cycles):
+        following = Signal(value.shape(), reset_less=True)
+        m.d.sync += following.eq(value)
+        value = following
+    return value
+
+
 class DelayLine(wiring.Component):
     """A value as it was some cycles ago, from a memory that goes round: cheaper than registers for a wide value and a long delay.
 

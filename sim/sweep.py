@@ -47,10 +47,12 @@ class Outcome(NamedTuple):
 
 
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, times cadences times kinds of input."""
+    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, times cadences times kinds of input."""
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
+        if base.weight_memory == "block":
+            base = base.replace(weight_latency=(1, 3)[n % 2])
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
             yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
 

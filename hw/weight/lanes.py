@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from hw.config import Config, ceil_log2
 from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
 from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
 from hw.memory_map import regions
-from hw.pipeline import DelayLine, Multiplier
+from hw.pipeline import DelayLine, Multiplier, delay
 from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
 from hw.weight.dither import RowHash, lane_word, xorshift32
 
@@ -46,11 +46,12 @@ class Lanes(wiring.Component):
 
     Numerics: docs/numerics.md, the lines of I, e, g, G and W
     Timing:   a row a cycle; a free cycle after a FORWARD sum, in which the sums move on and clear; a row every second cycle where the
-              weights are changed in single-port memories; the P currents of a group leave before the next `last` row is taken. Latency of a sum: 5 cycles (FORWARD), 5 + ceil(log2 P) (BACKWARD)
+              weights are changed in single-port memories; the P currents of a group leave before the next `last` row is taken.
+              Latency of a sum: R + 4 cycles (FORWARD), R + 4 + ceil(log2 P) (BACKWARD), where R is `Config.weight_latency`
     Golden:   sw/golden/weight/lanes.py, equal in every bit
     """
 
-    DEPTH = 8  # cycles from a row to its written word
+    DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1
 
     def __init__(self, config: Config):
         self.config = config
@@ -87,6 +88,7 @@ class Lanes(wiring.Component):
         fan_out(m, self.host, [member for member in members.values() if member is not None])
 
         self._issue(m)
+        self._read(m)
         products = self._multiply(m)
         self._forward(m, products)
         self._backward(m, products)
@@ -94,9 +96,9 @@ class Lanes(wiring.Component):
         return m
 
     def _issue(self, m: Module) -> None:
-        """Take rows; `valid[k]` and `row[k]` tell of the row taken k cycles ago."""
+        """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
         c, op = self.config, self.op
-        changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
+        self.changing = changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
         pause, leaving = Signal(), Signal(range(max(c.lanes // c.neuron_lanes, 2)))
         taken, sum_ends = op.valid & op.ready, op.p.last & (self.sweep == Sweep.FORWARD)
         m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
@@ -106,31 +108,39 @@ class Lanes(wiring.Component):
         with m.Elif(leaving != 0):
             m.d.sync += leaving.eq(leaving - 1)
 
-        depth = max(self.DEPTH, 6 + ceil_log2(c.lanes))
-        self.valid, self.first, self.last = [taken], [op.p.first], [op.p.last]
-        for k in range(1, depth):
-            for name in ("valid", "first", "last"):
-                chain = getattr(self, name)
-                following = Signal(chain[0].shape(), name=f"{name}_{k}", reset_less=name != "valid")
+        wait = c.weight_latency - 1  # cycles from taking a row to k = 0
+        depth = wait + max(self.DEPTH, 6 + ceil_log2(c.lanes))
+        in_flight: Value = Const(0)
+        chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]}
+        for name, chain in chains.items():
+            for k in range(1, depth):
+                following = Signal(name=f"{name}_{k}", reset_less=name != "valid")
                 m.d.sync += following.eq(chain[-1])
                 chain.append(following)
-        delays = (4, 7, *((3, 5) if c.grad_rows else ()), *((2,) if c.stochastic else ()))
-        m.submodules.rows = rows = DelayLine(len(op.p.row), delays)
+            setattr(self, name, chain[wait:])
+        for valid in chains["valid"]:
+            in_flight |= valid
+        delays = (5 - c.weight_latency, 7, *((3, 5) if c.grad_rows else ()), *((2,) if c.stochastic else ()))
+        m.submodules.rows = rows = DelayLine(len(op.p.row), tuple(wait + k for k in delays))
         m.d.comb += rows.i.eq(op.p.row)
         self.row = dict(zip(delays, rows.delayed, strict=True))
-        in_flight = 0
-        for valid in self.valid:
-            in_flight = in_flight | valid
         self.draining = Signal()
         m.d.comb += self.busy.eq(in_flight | self.draining)
+
+    def _read(self, m: Module) -> None:
+        """Weights and deltas from their memories, between registers where the configuration wants them, and the operand beside them."""
+        c, op = self.config, self.op
+        around = (c.weight_latency - 1) // 2  # registers before a memory, and behind it
         m.d.comb += [
-            self.weights.read_address.eq(Mux(changing, self.row[4], op.p.row)),
-            self.delta.read_address.eq(op.p.delta_row),
+            self.weights.read_address.eq(delay(m, Mux(self.changing, self.row[5 - c.weight_latency], op.p.row), around)),
+            self.delta.read_address.eq(delay(m, op.p.delta_row, around)),
             self.delta.write.eq(self.delta_write),
             self.delta.write_address.eq(self.delta_row),
+            *(self.delta.write_data[lane].eq(self.delta_data[lane]) for lane in range(c.lanes)),
         ]
-        for lane in range(c.lanes):
-            m.d.comb += self.delta.write_data[lane].eq(self.delta_data[lane])
+        self.w_read = [delay(m, self.weights.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
+        self.delta_read = [delay(m, self.delta.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
+        self.factor = delay(m, self.operand, 2 * around)
 
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""
@@ -139,10 +149,10 @@ class Lanes(wiring.Component):
         for lane in range(c.lanes):
             mul = Multiplier(max(c.w.bits, c.delta.bits), max(operand_bits(c), c.delta.bits))
             m.submodules[f"mul_{lane}"] = mul
-            w, delta = self.weights.read_data[lane].as_signed(), self.delta.read_data[lane].as_signed()
+            w, delta = self.w_read[lane], self.delta_read[lane]
             m.d.comb += [
                 mul.port.a.eq(Mux(forward | backward, w, delta)),
-                mul.port.b.eq(Mux(backward, delta, self.operand)),
+                mul.port.b.eq(Mux(backward, delta, self.factor)),
                 mul.port.c.eq(Mux(forward | backward, 0, rounding(c.weight_grad_shift))),
                 mul.port.en.eq(1),
             ]
@@ -238,7 +248,7 @@ class Lanes(wiring.Component):
             moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
             m.d.sync += [
                 change.eq(shifted),
-                moved.eq(minus_halves(self.weights.read_data[lane].as_signed(), change)),
+                moved.eq(minus_halves(self.w_read[lane], change)),
                 w.eq(saturate(moved, c.w)),
             ]
             m.d.comb += self.weights.write_data[lane].eq(w)
