@@ -71,7 +71,7 @@ class Schedule(wiring.Component):
         )
         kind, sweep, single = Signal(Pass), Signal(Sweep), Signal()
         strobes = {name: Signal(name=f"{name}_r") for name in ("sweep", "neurons", "groups", "current")}
-        final, lanes_idle, neurons_idle, drawn = Signal(), Signal(), Signal(), Signal()
+        final, lanes_idle, neurons_idle, drawn, busy = Signal(), Signal(), Signal(), Signal(), Signal()
         learn_w, learn_l = (self.learn & LEARN_W) != 0, (self.learn & LEARN_L) != 0
         spiking = 1 if not c.static else layer != 1  # whether the inputs of `layer` are spikes
         m.d.comb += [
@@ -85,7 +85,7 @@ class Schedule(wiring.Component):
             lanes_idle.eq(~self.sweeping & ~strobes["sweep"]),
             neurons_idle.eq(~self.passing & ~strobes["neurons"]),
             self.growing.eq(~neurons_idle & (neuron_layer + 1 == sweep_layer) & (sweep_layer != 1 if c.static else 1)),
-            self.busy.eq(1),
+            self.busy.eq(busy),
         ]
         m.d.sync += [strobe.eq(0) for strobe in strobes.values()]
         self._phase(m, lanes_idle)
@@ -102,16 +102,19 @@ class Schedule(wiring.Component):
         def deltas(of) -> list:
             return [groups_layer.eq(of), strobes["groups"].eq(1)]
 
-        def draw() -> None:
-            """An update of a layer's weights is over: the next one has other random bits."""
-            m.d.comb += self.next_random.eq(drawn)
+        with m.If(drawn & lanes_idle):  # an update of a layer's weights is over: the next one has other random bits
+            m.d.comb += self.next_random.eq(1)
             m.d.sync += drawn.eq(0)
+
+        def to_idle() -> None:
+            m.d.sync += busy.eq(0)  # a register of its own, since every memory waits for it
+            m.next = "IDLE"
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.busy.eq(0)
                 m.d.sync += single.eq(self.single)
                 with m.If(self.run):
+                    m.d.sync += busy.eq(1)
                     m.next = "INPUT"
 
             # forward in space
@@ -151,7 +154,6 @@ class Schedule(wiring.Component):
                 m.next = "DELTAS-WAIT"
             with m.State("DELTAS-WAIT"), m.If(neurons_idle & lanes_idle):
                 # the deltas of `layer` are complete
-                draw()
                 if c.cadence == "step":
                     m.d.comb += self.update_alpha.eq(learn_l)
                 m.next = "BACKWARD"
@@ -172,19 +174,19 @@ class Schedule(wiring.Component):
                 with m.If(layer == 1):
                     m.next = "UPDATE-WAIT"
             with m.State("UPDATE-WAIT"), m.If(neurons_idle & lanes_idle):
-                draw()
                 m.next = "STEP"
 
             # the end of a step, and of a sample
             with m.State("STEP"):
                 m.d.comb += [self.step_done.eq(1), self.next_step.eq(Mux(final, 0, self.step + 1))]
-                m.next = "IDLE"
+                to_idle()
                 with m.If(~final):
                     if c.static:
                         with m.If(~single):
+                            m.d.sync += busy.eq(1)
                             m.next = "INPUT"
                 with m.Elif((self.learn != 0) & (c.cadence == "sample" or c.static)):
-                    m.d.sync += layer.eq(c.n_layers if c.cadence == "sample" else 1)
+                    m.d.sync += [busy.eq(1), layer.eq(c.n_layers if c.cadence == "sample" else 1)]
                     m.next = "FINISH"
             with m.State("FINISH"):
                 m.d.sync += neurons(Pass.FINISH, layer)
@@ -192,7 +194,6 @@ class Schedule(wiring.Component):
                     m.d.sync += deltas(0)
                 m.next = "FINISH-WAIT"
             with m.State("FINISH-WAIT"), m.If(neurons_idle & lanes_idle):
-                draw()
                 if c.cadence == "sample":
                     m.d.comb += self.update_alpha.eq(learn_l)
                 m.next = "APPLY"
@@ -207,8 +208,7 @@ class Schedule(wiring.Component):
                 with m.If(layer == 1):
                     m.next = "APPLY-WAIT"
             with m.State("APPLY-WAIT"), m.If(neurons_idle & lanes_idle):
-                draw()
-                m.next = "IDLE"
+                to_idle()
         return m
 
     def _phase(self, m: Module, lanes_idle) -> None:

@@ -87,6 +87,9 @@ class Lanes(wiring.Component):
                 m.submodules[name] = member
         fan_out(m, self.host, [member for member in members.values() if member is not None])
 
+        # decoded a cycle later, long before the first row comes: every lane looks at them
+        self.forward, self.backward, self.gather, self.descend, self.apply = (Signal(name=kind.name.lower()) for kind in Sweep)
+        m.d.sync += [getattr(self, kind.name.lower()).eq(self.sweep == kind) for kind in Sweep]
         self._issue(m)
         self._read(m)
         products = self._multiply(m)
@@ -98,9 +101,9 @@ class Lanes(wiring.Component):
     def _issue(self, m: Module) -> None:
         """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
         c, op = self.config, self.op
-        self.changing = changing = (self.sweep == Sweep.DESCEND) | (self.sweep == Sweep.APPLY)
+        self.changing = changing = self.descend | self.apply
         pause, leaving = Signal(), Signal(range(max(c.lanes // c.neuron_lanes, 2)))
-        taken, sum_ends = op.valid & op.ready, op.p.last & (self.sweep == Sweep.FORWARD)
+        taken, sum_ends = op.valid & op.ready, op.p.last & self.forward
         m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
         m.d.sync += pause.eq(taken & (sum_ends | (changing & self.weights.single_port)))
         with m.If(taken & sum_ends):
@@ -144,8 +147,7 @@ class Lanes(wiring.Component):
 
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""
-        c, products = self.config, []
-        backward, forward = self.sweep == Sweep.BACKWARD, self.sweep == Sweep.FORWARD
+        c, products, forward, backward = self.config, [], self.forward, self.backward
         for lane in range(c.lanes):
             mul = Multiplier(max(c.w.bits, c.delta.bits), max(operand_bits(c), c.delta.bits))
             m.submodules[f"mul_{lane}"] = mul
@@ -166,12 +168,12 @@ class Lanes(wiring.Component):
         assert c.current_shift >= 0
         leaving = [Signal(wide, name=f"leaving_{lane}", reset_less=True) for lane in range(c.lanes)]
         load, count = Signal(), Signal(range(c.lanes // c.neuron_lanes + 1))
-        m.d.comb += load.eq(self.valid[4] & self.last[4] & (self.sweep == Sweep.FORWARD))
+        m.d.comb += load.eq(self.valid[4] & self.last[4] & self.forward)
         for lane, product in enumerate(products):
             total = Signal(wide, name=f"sum_{lane}")
             with m.If(load):
                 m.d.sync += total.eq(0)
-            with m.Elif(self.valid[3] & (self.sweep == Sweep.FORWARD)):
+            with m.Elif(self.valid[3] & self.forward):
                 m.d.sync += total.eq(total + product)
             following = leaving[lane + c.neuron_lanes] if lane + c.neuron_lanes < c.lanes else leaving[lane]
             m.d.sync += leaving[lane].eq(Mux(load, total, following))
@@ -197,7 +199,7 @@ class Lanes(wiring.Component):
         with m.If(self.valid[at]):
             m.d.sync += total.eq(Mux(self.first[at], 0, total).as_signed() + level[0])
         done, error = Signal(), Signal.like(self.error.payload)
-        m.d.comb += done.eq(self.valid[at + 1] & self.last[at + 1] & (self.sweep == Sweep.BACKWARD))
+        m.d.comb += done.eq(self.valid[at + 1] & self.last[at + 1] & self.backward)
         m.d.sync += error.eq(saturate(round_shift(total, c.w.f), c.delta))
         sent = Signal()
         m.d.sync += sent.eq(done)
@@ -205,12 +207,11 @@ class Lanes(wiring.Component):
 
     def _update(self, m: Module, products: list) -> None:
         """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written."""
-        c = self.config
-        gather, apply = self.sweep == Sweep.GATHER, self.sweep == Sweep.APPLY
+        c, gather, apply = self.config, self.gather, self.apply
         base = c.weight_shift(0)
         m.d.comb += [
             self.weights.write_address.eq(self.row[7]),
-            self.weights.write.eq((self.valid[7] & ((self.sweep == Sweep.DESCEND) | apply)).replicate(c.lanes)),
+            self.weights.write.eq((self.valid[7] & self.changing).replicate(c.lanes)),
         ]
         if self.grads is not None:
             m.d.comb += [
