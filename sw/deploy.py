@@ -23,6 +23,7 @@ from hw import build
 from hw.config import CADENCES, INPUTS, PIXEL_FRAC, Config, Q
 from sw import data, nirgraph
 from sw.golden.error.output import error_table, surrogate_table
+from sw.golden.fixed import clipped, raw
 from sw.golden.network import Network
 from sw.golden.recipe import Recipe
 from sw.image import ONE, Image, Origin
@@ -115,7 +116,7 @@ def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
 
 def quantise(layer: Layer, scale: float, w: Q) -> np.ndarray:
     """Raw weights (N, M) of a layer whose thresholds become `scale`."""
-    return np.floor(np.clip(layer.weight * scale * w.one + 0.5, w.low, w.high)).astype(np.int64)
+    return raw(layer.weight * scale, w.one, w.low, w.high)
 
 
 def disturbance(layer: Layer, scale: float, w: Q, power: np.ndarray) -> float:
@@ -141,8 +142,8 @@ def integers(layers: Sequence[Layer], config: Config, scales: Sequence[float]) -
     c, recipe, state = config, Recipe(), {}
     for l, layer, scale in zip(c.layers, layers, scales, strict=True):
         state[f"weight.{l}"] = quantise(layer, scale, c.w)
-        state[f"theta.{l}"] = np.maximum(np.round(layer.theta * scale * c.u.one), c.theta_min).astype(np.int64)
-    state["alpha"] = np.array([round(layer.alpha[0] * c.alpha_one) for layer in layers])
+        state[f"theta.{l}"] = raw(layer.theta * scale, c.u.one, c.theta_min, c.u.high)
+    state["alpha"] = raw([layer.alpha[0] for layer in layers], c.alpha_one, 0, c.alpha_one)
     state["error_table"] = error_table(c, beta=recipe.beta, scale=recipe.scale)
     state["surrogate"] = surrogate_table()
     if c.stochastic:
@@ -307,15 +308,15 @@ def _checked(samples: Samples, config: Config, inputs: int) -> np.ndarray:
 def _costs(layer: Layer, scale: float, power: np.ndarray, config: Config) -> dict[str, Any]:
     """What a layer's numbers lose."""
     c = config
-    raw = layer.weight[layer.theta > 0] * scale * c.w.one
+    weight = layer.weight[layer.theta > 0] * scale
     return {
         "name": layer.name,
         "neurons": len(layer.theta),
         "alpha": float(layer.alpha[0]),
-        "alpha_integer": round(layer.alpha[0] * c.alpha_one) / c.alpha_one,
+        "alpha_integer": int(raw(layer.alpha[0], c.alpha_one, 0, c.alpha_one)) / c.alpha_one,
         "threshold": scale,
-        "weights": int(raw.size),
-        "weights_clipped": int(((raw < c.w.low - 0.5) | (raw >= c.w.high + 0.5)).sum()),
+        "weights": weight.size,
+        "weights_clipped": clipped(weight, c.w.one, c.w.low, c.w.high),
         "disturbance": disturbance(layer, scale, c.w, power),
     }
 
