@@ -34,7 +34,7 @@ from sw.golden.error.output import LOSSES
 from sw.golden.network import Network
 from sw.nets import MODELS, NORMS, POOLS, Spec, build
 from sw.stop import METHODS, SURROGATES, Method, Readout, parameter_groups, populations, project, set_method, step_loss, unroll
-from sw.stop.integer import integer_state, write_image
+from sw.stop.integer import integer_image
 
 OPTIMISERS = ("adam", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -347,13 +347,13 @@ def chip_image(run: Run, path: Path, samples: int, quiet: bool = False) -> dict[
     o = run.options
     x, y = (part[:samples] for part in run.data.test)
     config = Config(sizes=(x[0].numel(), *o.hidden, run.data.classes), steps=o.steps, input="static")
-    state, clipped = integer_state(run.net, config, beta=o.beta, loss=o.loss)
+    image, clipped = integer_image(run.net, config, beta=o.beta, loss=o.loss)
+    image.save(path)
     network = Network(config)
-    network.load(state)
-    write_image(path, config, state)
+    network.load(image.state)
     right = sum(
-        network.run(image.flatten().numpy()).winner == int(label)
-        for image, label in tqdm(zip(x, y, strict=True), total=len(y), desc="integers", unit=" samples", disable=quiet, leave=False)
+        network.run(frame.flatten().numpy()).winner == int(label)
+        for frame, label in tqdm(zip(x, y, strict=True), total=len(y), desc="integers", unit=" samples", disable=quiet, leave=False)
     )
     with torch.no_grad():
         run.net.eval()

@@ -15,9 +15,10 @@ import torch
 
 from hw.config import Config
 from sw.golden.network import Network
+from sw.image import Image
 from sw.nets import Spec, build
 from sw.stop import populations
-from sw.stop.integer import integer_state
+from sw.stop.integer import integer_image
 from sw.train import Data, Options, Run, load_model, main, train
 
 ROOT = Path(__file__).parents[3]
@@ -115,9 +116,13 @@ def test_command_line(tmp_path, capsys):
     assert content == json.loads((out / "report.json").read_text())
     assert len(content["history"]) == 2 and content["chip"]["samples"] == 360
     assert abs(content["chip"]["float"] - content["chip"]["integer"]) < 0.05
-    net, chip = load_model(out / "model.pt"), np.load(tmp_path / "chip.npz")
-    assert np.array_equal(chip["weight.1"], np.floor(populations(net)[0].projections[0][1].weight.detach().numpy() * 4096 + 0.5))
-    assert json.loads(str(chip["config"]))["sizes"] == [64, 24, 10]
+    net, chip = load_model(out / "model.pt"), Image.load(tmp_path / "chip.npz")
+    assert np.array_equal(chip.state["weight.1"], np.floor(populations(net)[0].projections[0][1].weight.detach().numpy() * 4096 + 0.5))
+    assert chip.config == Config(sizes=(64, 24, 10), steps=8) and chip.inputs == 64
+    network, (x, y) = Network(chip.config), Data.load(Options()).test
+    network.load(chip.state)
+    right = sum(network.run(image.flatten().numpy()).winner == label for image, label in zip(x, y.tolist(), strict=True))
+    assert right == round(content["chip"]["integer"] * 360) > 60
     assert main(["--out", str(out), "--resume", "--quiet"]) == 0  # nothing is left to do
 
 
@@ -215,15 +220,15 @@ def test_integers_follow_the_float_network():
     torch.manual_seed(0)
     net = build(Spec("mlp", (1, 8, 8), hidden=(32,), gain=1.5, theta=0.6, alpha=0.7))
     config = Config(sizes=(64, 32, 10), steps=8)
-    state, clipped = integer_state(net, config, beta=3.0)
+    image, clipped = integer_image(net, config, beta=3.0)
     network = Network(config)
-    network.load(state)
+    network.load(image.state)
     run = run_of(replace(SMALL, hidden=(32,), steps=8))
     run.net = net
     x, _ = run.data.test
     with torch.no_grad():
         want = run.classify(run.data.code(x, torch.Generator()))
-    got = torch.tensor([network.run(image.flatten().numpy()).winner for image in x])
+    got = torch.tensor([network.run(frame.flatten().numpy()).winner for frame in x])
     assert clipped == 0 and (got == want).float().mean() > 0.9 and len(got.unique()) > 3
 
 
@@ -231,9 +236,9 @@ def test_integers_clip_and_say_so():
     net = build(Spec("mlp", (64,), hidden=(32,)))
     with torch.no_grad():
         populations(net)[0].projections[0].weight[0, :3] = torch.tensor([9.0, -9.0, 7.9])
-    state, clipped = integer_state(net, Config())
-    assert clipped == 2 and state["weight.1"][0, :3].tolist() == [32767, -32768, round(7.9 * 4096)]
+    image, clipped = integer_image(net, Config())
+    assert clipped == 2 and image.state["weight.1"][0, :3].tolist() == [32767, -32768, round(7.9 * 4096)]
     with pytest.raises(ValueError, match=r"sizes: \(64, 16, 10\) are not legal; legal is \(64, 32, 10\)"):
-        integer_state(net, Config(sizes=(64, 16, 10)))
+        integer_image(net, Config(sizes=(64, 16, 10)))
     with pytest.raises(ValueError, match="model: the chip has fully connected layers"):
-        integer_state(build(Spec("lenet5", (1, 28, 28))), Config())
+        integer_image(build(Spec("lenet5", (1, 28, 28))), Config())
