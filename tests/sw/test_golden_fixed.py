@@ -9,30 +9,8 @@ import torch
 from hw.config import Q
 from sw.golden.fixed import clipped, dither_shift, floor_shift, raw, round_shift, saturate
 
-VALUES = [
-    -(1 << 46),
-    -(1 << 17),
-    -257,
-    -256,
-    -255,
-    -129,
-    -128,
-    -127,
-    -3,
-    -2,
-    -1,
-    0,
-    1,
-    2,
-    3,
-    127,
-    128,
-    129,
-    255,
-    256,
-    1 << 17,
-    (1 << 46) - 1,
-]
+SMALL = [0, 1, 2, 3, 127, 128, 129, 255, 256, 257]
+VALUES = [-(1 << 46), -(1 << 17), *(-v for v in SMALL), *SMALL, 1 << 17, (1 << 46) - 1]
 SHIFTS = [0, 1, 2, 8, 17, 32, 40]
 
 

@@ -91,22 +91,8 @@ def test_a_third_of_an_epoch_learns_most_digits(cadence, input, switches):
 
 def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = [
-        "--sizes",
-        "64-5-10",
-        "--steps",
-        "2",
-        "--samples",
-        "40",
-        "--seeds",
-        "2",
-        "--epochs",
-        "2",
-        "--learn",
-        "w,tl",
-        "--json",
-    ]
-    assert learn.main([*arguments, str(path)]) == 0
+    short = ["--sizes", "64-5-10", "--steps", "2", "--samples", "40", "--seeds", "2", "--epochs", "2"]
+    assert learn.main([*short, "--learn", "w,tl", "--json", str(path)]) == 0
     text, report = capsys.readouterr().out, json.loads(path.read_text())
     assert report["config"]["sizes"] == [64, 5, 10] and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
     assert report["mean"]["w"] == pytest.approx(np.mean([row[-1] for row in report["test_accuracy"]["w"]]))
