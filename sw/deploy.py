@@ -28,6 +28,7 @@ from sw.golden.network import Network
 from sw.golden.recipe import Recipe
 from sw.image import ONE, Image, Origin
 from sw.nirgraph import APPROXIMATIONS, DECAYS, RESETS, Layer, Reading
+from sw.options import output, whole
 
 SCALES = 2.0 ** (np.arange(-8, 9) / 4)
 """Thresholds that a layer may have in the core: membranes and weights scale with them."""
@@ -355,8 +356,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m sw.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own = "(default: %(default)s)"
     p.add_argument("model", type=Path, metavar="MODEL.nir", help="the network, a NIR graph")
-    p.add_argument("--image", type=Path, metavar="FILE", help="where the image goes (default: MODEL.image.npz)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: nowhere)")
+    p.add_argument("--image", type=output, metavar="FILE", help="where the image goes (default: MODEL.image.npz)")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere)")
     meaning = p.add_argument_group("what the graph leaves open")
     meaning.add_argument("--steps", type=int, default=Config().steps, metavar="T", help=f"time steps of a sample {own}")
     meaning.add_argument("--input", choices=INPUTS, default="static", help=f"a frame held for T steps, or events {own}")
@@ -376,7 +377,7 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--calibrate", metavar="DATA",
                         help=f"{' or '.join(data.DATASETS)}, or an .npz file with samples `x`, uint8 (n, N0) or bool (n, T, N0), and `labels`"
                              " (default: formats by the weights alone, nothing measured)")  # fmt: skip
-    choice.add_argument("--samples", type=int, default=500, metavar="N", help=f"calibration samples to use, at most {own}")
+    choice.add_argument("--samples", type=whole(1), default=500, metavar="N", help=f"calibration samples to use, at most {own}")
     return p
 
 
@@ -386,11 +387,6 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # the tensors are small
     path = options.image or options.model.with_suffix(".image.npz")
     try:
-        for name, file in (("image", path), ("json", options.json)):
-            if file and not file.resolve().parent.is_dir():
-                raise ValueError(f"--{name}: {file.parent} is not a folder")
-        if options.samples < 1:
-            raise ValueError(f"--samples: {options.samples} is not legal; legal is at least 1")
         graph = nirgraph.read(options.model)
         reading = Reading(dt=options.dt, decay=options.decay, reset=options.reset, approximate=frozenset(options.approximate))
         network, _ = nirgraph.layers(graph, reading)

@@ -106,7 +106,7 @@ def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
         (["--sizes", "63-9-10"], "sizes: an input of 63 is not legal; digits has images of 64 pixels"),
         (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
         (["--learn", "wz"], "learn: 'wz' is not legal"),
-        (["--seeds", "0"], "--seeds: 0 is not legal; legal is at least 1"),
+        (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),
         (["--samples", "1438"], "--samples: 1438 is not legal; legal is 1 to 1437"),
         (["--json", "no/such/folder/x"], "--json: no/such/folder is not a folder"),
     ],

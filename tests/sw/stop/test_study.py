@@ -90,7 +90,7 @@ def test_learning_tables(tmp_path):
     "arguments, message",
     [
         (["cost", "--methods", "stop"], "stop is not legal; legal is stop-w"),
-        (["cost", "--steps", "2,0"], "0 is not legal; legal is at least 1"),
+        (["cost", "--steps", "2,0"], "'0' is not legal; legal is a whole number of at least 1"),
         (["learning", "--methods", "snntorch"], "snntorch is for cost only"),
         (["learning", "--dataset", "cifar10"], "fetch cifar-10-python.tar.gz"),
     ],

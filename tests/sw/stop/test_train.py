@@ -153,7 +153,7 @@ def test_tensorboard_gets_the_curves(tmp_path):
         (["--dataset", "cifar10", "--data", "HERE/none"], "fetch cifar-10-python.tar.gz"),
         (["--model", "lenet5", "--chip", "x.npz"], "--chip: needs --model mlp"),
         (["--json", "HERE/no/such/x.json"], "is not a folder"),
-        (["--hidden", "a-b"], "--hidden: invalid _sizes value: 'a-b'"),
+        (["--hidden", "a-b"], "--hidden: 'a-b' is not legal; legal is whole numbers joined by -"),
     ],
 )
 def test_bad_options_end_with_2(arguments, message, tmp_path, capsys):
