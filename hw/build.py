@@ -376,7 +376,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cadence", choices=CADENCES, help=f"when weights change {own}")
     parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
     parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="build for a network from sw.deploy, with its configuration (default: none)")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="build for a network, from sw.deploy or sw.train --chip, with its configuration (default: none)")
     parser.add_argument("--seed", type=int, metavar="N", help=f"of the placement {own}")
     parser.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere else)")
     parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")

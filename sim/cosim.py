@@ -140,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     design.add_argument("--cadence", choices=CADENCES, help=f"when parameters change (default: {d.cadence})")
     design.add_argument("--stochastic", action="store_true", default=None, help="round weight updates up or down by chance")
     design.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"where the weights are (default: {d.weight_memory})")
-    design.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy (default: random weights)")
+    design.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy or sw.train --chip (default: random weights)")
     work = p.add_argument_group("the work")
     work.add_argument("--dataset", choices=data.DATASETS, default="digits", help=own)
     work.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are (default: where Debian puts them)")
