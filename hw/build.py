@@ -37,6 +37,7 @@ from hw.pll import Clocking
 from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
 from hw.top import FIFO_BYTES, Pins, Top
 from sw.image import Image
+from sw.options import output, sizes
 
 BUILD = Path("build")
 TOOLS = {
@@ -364,27 +365,20 @@ def list_boards() -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, text.split("-")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is like 784-64-10") from None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hw.build", description="Build a bitstream for a board, and report on it.")
     own = "(default: the board's own)"
     parser.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
-    parser.add_argument("--sizes", type=_sizes, metavar="N-N-N", help=f"units of the input and every layer, like 784-64-10 {own}")
+    parser.add_argument("--sizes", type=sizes, metavar="N-N-N", help=f"units of the input and every layer, like 784-64-10 {own}")
     parser.add_argument("--lanes", type=int, metavar="N", help=f"synapses a clock cycle {own}")
     parser.add_argument("--neuron-lanes", type=int, metavar="M", help=f"neurons a clock cycle {own}")
     parser.add_argument("--input", choices=INPUTS, help=f"kind of input {own}")
     parser.add_argument("--cadence", choices=CADENCES, help=f"when weights change {own}")
     parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
     parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="build for a network from sw.deploy, with its configuration (default: none)")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="build for a network, from sw.deploy or sw.train --chip, with its configuration (default: none)")
     parser.add_argument("--seed", type=int, metavar="N", help=f"of the placement {own}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: nowhere else)")
+    parser.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere else)")
     parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")
     return parser
 

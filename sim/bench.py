@@ -31,7 +31,7 @@ from hw.config import Config
 from hw.memory_map import PHASES
 from hw.report import BuildError
 from sim.build import OPT
-from sim.cosim import BAR, whole
+from sim.cosim import BAR
 from sim.device import ENGINES, SimDevice
 from sim.ideal import FORMULA, Counting
 from sim.simulator import SimulationError
@@ -39,6 +39,7 @@ from sw import data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import Recipe
+from sw.options import output, whole
 from sw.stop import Parameters, stop
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
@@ -344,10 +345,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--no-build", action="store_true", help="leave out the builds: no Fmax, the board's clock instead")
     p.add_argument("--no-growth", action="store_true", help="leave out how cycles grow (8 builds of small cores)")
     p.add_argument("--no-simulators", action="store_true", help="leave out the rates of the simulators")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     options = p.parse_args(arguments)
-    if options.json and not options.json.resolve().parent.is_dir():
-        p.error(f"--json: {options.json.parent} is not a folder")
     torch.set_num_threads(1)
     names = list(dict.fromkeys(options.board or ["icebreaker"]))
     report: dict[str, Any] = {"formula": FORMULA, "boards": []}

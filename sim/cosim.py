@@ -32,6 +32,7 @@ from sim.twin import Mismatch, Twin
 from sw import checks, data
 from sw.golden.recipe import RECIPES, Recipe
 from sw.image import Image
+from sw.options import output, sizes, whole
 
 BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
 """Options of progress bars; a log file gets a line now and then."""
@@ -118,24 +119,6 @@ def accuracy(twin: Twin, dataset: data.Dataset, test: int | None = None, *, quie
         return sum(twin.run(dataset.test[n][0]).winner == dataset.test[n][1] for n in bar) / count
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """An option's value: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(n) for n in text.split("-"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
-
-
 def learn_switches(text: str) -> str:
     try:
         return checks.check_learn("" if text == "none" else text)
@@ -157,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     design.add_argument("--cadence", choices=CADENCES, help=f"when parameters change (default: {d.cadence})")
     design.add_argument("--stochastic", action="store_true", default=None, help="round weight updates up or down by chance")
     design.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"where the weights are (default: {d.weight_memory})")
-    design.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy (default: random weights)")
+    design.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy or sw.train --chip (default: random weights)")
     work = p.add_argument_group("the work")
     work.add_argument("--dataset", choices=data.DATASETS, default="digits", help=own)
     work.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are (default: where Debian puts them)")
@@ -172,9 +155,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--every", type=whole(1), default=1, metavar="N", help=f"compare the whole state after every N samples {own}")
     run.add_argument("--opt", choices=OPT, default="fast", help=f"quick to build, or fast to run {own}")
     run.add_argument("--waves", action="store_true", help=f"record every signal in {WAVES.name}/cosim.vcd under build/ (slow, large)")
-    run.add_argument("--log", type=Path, metavar="FILE", help="the simulator's messages (default: shown if it fails)")
-    run.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
-    run.add_argument("--save", type=Path, metavar="FILE", help="write what was learned there, an image")
+    run.add_argument("--log", type=output, metavar="FILE", help="the simulator's messages (default: shown if it fails)")
+    run.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
+    run.add_argument("--save", type=output, metavar="FILE", help="write what was learned there, an image")
     return p
 
 
@@ -212,9 +195,6 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ValueError(f"--{name}: {getattr(options, name)} is not legal; {options.dataset} has {len(split)}")
         if options.engine == "fast" and (options.waves or options.log):
             raise ValueError("--waves, --log: the engine fast has none; legal is --engine cocotb")
-        for name in ("json", "save"):
-            if getattr(options, name) and not getattr(options, name).resolve().parent.is_dir():
-                raise ValueError(f"--{name}: {getattr(options, name).parent} is not a folder")
     except (ValueError, FileNotFoundError) as e:
         p.error(str(e))
     torch.set_num_threads(1)  # the simulator has the other core

@@ -27,9 +27,10 @@ from matplotlib.ticker import PercentFormatter
 from boards import BOARDS, get_board
 from hw.config import DIGITS, Config
 from hw.report import resource_names
-from sim.cosim import Report, accuracy, train, whole
+from sim.cosim import Report, accuracy, train
 from sim.twin import Mismatch, Twin
 from sw import data
+from sw.options import whole
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "demo"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from sim.cosim import whole
+from sw.options import whole
 
 ROOT = Path(__file__).resolve().parent.parent
 TREE = ("boards", "hw", "sim", "sw", "tests", "pyproject.toml")

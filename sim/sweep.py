@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 from hw.config import CADENCES, INPUTS, Config
-from sim.cosim import whole
 from sim.device import ENGINES
 from sim.scenarios import exercise, missing, random_config
 from sim.simulator import SimulationError
 from sim.twin import Mismatch
+from sw.options import output, whole
 
 
 class Case(NamedTuple):
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--engine", choices=ENGINES, default="cocotb", help=f"{'; '.join(f'{k}: {v}' for k, v in ENGINES.items())} {own}")
     p.add_argument("--jobs", type=whole(1), default=os.cpu_count(), metavar="N", help=f"simulations at the same time {own}")
     p.add_argument("--case", metavar="NAME", help="play only the case of this name, as a failure names it")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     options = p.parse_args(arguments)
     todo = [c for c in cases(options.configs, options.seed, options.samples, options.engine) if options.case in (None, c.name)]
     if not todo:

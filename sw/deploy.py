@@ -23,10 +23,12 @@ from hw import build
 from hw.config import CADENCES, INPUTS, PIXEL_FRAC, Config, Q
 from sw import data, nirgraph
 from sw.golden.error.output import error_table, surrogate_table
+from sw.golden.fixed import clipped, raw
 from sw.golden.network import Network
 from sw.golden.recipe import Recipe
 from sw.image import ONE, Image, Origin
 from sw.nirgraph import APPROXIMATIONS, DECAYS, RESETS, Layer, Reading
+from sw.options import output, whole
 
 SCALES = 2.0 ** (np.arange(-8, 9) / 4)
 """Thresholds that a layer may have in the core: membranes and weights scale with them."""
@@ -115,7 +117,7 @@ def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
 
 def quantise(layer: Layer, scale: float, w: Q) -> np.ndarray:
     """Raw weights (N, M) of a layer whose thresholds become `scale`."""
-    return np.floor(np.clip(layer.weight * scale * w.one + 0.5, w.low, w.high)).astype(np.int64)
+    return raw(layer.weight * scale, w.one, w.low, w.high)
 
 
 def disturbance(layer: Layer, scale: float, w: Q, power: np.ndarray) -> float:
@@ -141,8 +143,8 @@ def integers(layers: Sequence[Layer], config: Config, scales: Sequence[float]) -
     c, recipe, state = config, Recipe(), {}
     for l, layer, scale in zip(c.layers, layers, scales, strict=True):
         state[f"weight.{l}"] = quantise(layer, scale, c.w)
-        state[f"theta.{l}"] = np.maximum(np.round(layer.theta * scale * c.u.one), c.theta_min).astype(np.int64)
-    state["alpha"] = np.array([round(layer.alpha[0] * c.alpha_one) for layer in layers])
+        state[f"theta.{l}"] = raw(layer.theta * scale, c.u.one, c.theta_min, c.u.high)
+    state["alpha"] = raw([layer.alpha[0] for layer in layers], c.alpha_one, 0, c.alpha_one)
     state["error_table"] = error_table(c, beta=recipe.beta, scale=recipe.scale)
     state["surrogate"] = surrogate_table()
     if c.stochastic:
@@ -307,15 +309,15 @@ def _checked(samples: Samples, config: Config, inputs: int) -> np.ndarray:
 def _costs(layer: Layer, scale: float, power: np.ndarray, config: Config) -> dict[str, Any]:
     """What a layer's numbers lose."""
     c = config
-    raw = layer.weight[layer.theta > 0] * scale * c.w.one
+    weight = layer.weight[layer.theta > 0] * scale
     return {
         "name": layer.name,
         "neurons": len(layer.theta),
         "alpha": float(layer.alpha[0]),
-        "alpha_integer": round(layer.alpha[0] * c.alpha_one) / c.alpha_one,
+        "alpha_integer": int(raw(layer.alpha[0], c.alpha_one, 0, c.alpha_one)) / c.alpha_one,
         "threshold": scale,
-        "weights": int(raw.size),
-        "weights_clipped": int(((raw < c.w.low - 0.5) | (raw >= c.w.high + 0.5)).sum()),
+        "weights": weight.size,
+        "weights_clipped": clipped(weight, c.w.one, c.w.low, c.w.high),
         "disturbance": disturbance(layer, scale, c.w, power),
     }
 
@@ -354,8 +356,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m sw.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own = "(default: %(default)s)"
     p.add_argument("model", type=Path, metavar="MODEL.nir", help="the network, a NIR graph")
-    p.add_argument("--image", type=Path, metavar="FILE", help="where the image goes (default: MODEL.image.npz)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too (default: nowhere)")
+    p.add_argument("--image", type=output, metavar="FILE", help="where the image goes (default: MODEL.image.npz)")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere)")
     meaning = p.add_argument_group("what the graph leaves open")
     meaning.add_argument("--steps", type=int, default=Config().steps, metavar="T", help=f"time steps of a sample {own}")
     meaning.add_argument("--input", choices=INPUTS, default="static", help=f"a frame held for T steps, or events {own}")
@@ -375,7 +377,7 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument("--calibrate", metavar="DATA",
                         help=f"{' or '.join(data.DATASETS)}, or an .npz file with samples `x`, uint8 (n, N0) or bool (n, T, N0), and `labels`"
                              " (default: formats by the weights alone, nothing measured)")  # fmt: skip
-    choice.add_argument("--samples", type=int, default=500, metavar="N", help=f"calibration samples to use, at most {own}")
+    choice.add_argument("--samples", type=whole(1), default=500, metavar="N", help=f"calibration samples to use, at most {own}")
     return p
 
 
@@ -385,11 +387,6 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # the tensors are small
     path = options.image or options.model.with_suffix(".image.npz")
     try:
-        for name, file in (("image", path), ("json", options.json)):
-            if file and not file.resolve().parent.is_dir():
-                raise ValueError(f"--{name}: {file.parent} is not a folder")
-        if options.samples < 1:
-            raise ValueError(f"--samples: {options.samples} is not legal; legal is at least 1")
         graph = nirgraph.read(options.model)
         reading = Reading(dt=options.dt, decay=options.decay, reset=options.reset, approximate=frozenset(options.approximate))
         network, _ = nirgraph.layers(graph, reading)

@@ -18,6 +18,7 @@ from hw.config import PIXEL_FRAC
 from sw import nirgraph
 from sw.image import ONE, Image
 from sw.nirgraph import Layer
+from sw.options import output
 
 
 def layers(image: Image) -> list[Layer]:
@@ -66,7 +67,7 @@ def graph(image: Image) -> nir.NIRGraph:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m sw.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("image", type=Path, metavar="IMAGE.npz", help="the network, as sw.deploy or sim.cosim --save wrote it")
-    p.add_argument("--nir", type=Path, required=True, metavar="FILE", help="where the graph goes")
+    p.add_argument("--nir", type=output, required=True, metavar="FILE", help="where the graph goes")
     return p
 
 
@@ -74,8 +75,6 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     options = p.parse_args(arguments)
     try:
-        if not options.nir.resolve().parent.is_dir():
-            raise ValueError(f"--nir: {options.nir.parent} is not a folder")
         out = graph(Image.load(options.image))
     except ValueError as e:
         p.error(str(e))

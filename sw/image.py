@@ -1,7 +1,7 @@
 """Images: a configuration and the integers that make a core built for it a certain network, in one file.
 
-`hw.build --image` builds for it, `sim.cosim --image` simulates it, and `load(image.state)` puts it into a golden network, a simulated
-core or a board. Needs NumPy only.
+`sw.deploy` and `sw.train --chip` write one; `hw.build --image` builds for it, `sim.cosim --image` simulates it, and
+`load(image.state)` puts it into a golden network, a simulated core or a board. Needs NumPy only.
 """
 
 from __future__ import annotations

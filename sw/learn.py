@@ -18,6 +18,7 @@ from sw import checks, data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import RECIPES, Recipe
+from sw.options import output, sizes, whole
 
 
 def accuracy(network: Network, split: data.Split) -> float:
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m sw.learn", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    p.add_argument("--sizes", default=d.title, metavar="N-N-N", help="units of the input and of every layer")
+    p.add_argument("--sizes", type=sizes, default=d.title, metavar="N-N-N", help="units of the input and of every layer")
     p.add_argument("--steps", type=int, default=d.steps, metavar="T", help="time steps of a sample")
     p.add_argument("--lanes", type=int, default=d.lanes, metavar="N", help="matters for stochastic rounding only")
     p.add_argument("--input", choices=INPUTS, default=d.input, help="a frame held for T steps, or events")
@@ -76,10 +77,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--learn", default="wtl", metavar="SET", help="any of w (weights), t (thresholds), l (leakages); several sets: w,wtl"
     )
-    p.add_argument("--seeds", type=int, default=5, metavar="N", help="repetitions, from other random weights and in other orders")
-    p.add_argument("--epochs", type=int, default=10, metavar="N", help="passes over the training samples")
-    p.add_argument("--samples", type=int, metavar="N", help="training samples of an epoch, all if not given")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write configuration and accuracies there too")
+    p.add_argument("--seeds", type=whole(1), default=5, metavar="N", help="repetitions, from other random weights and in other orders")
+    p.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes over the training samples")
+    p.add_argument("--samples", type=whole(1), metavar="N", help="training samples of an epoch, all if not given")
+    p.add_argument("--json", type=output, metavar="FILE", help="write configuration and accuracies there too")
     return p
 
 
@@ -90,16 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sets = [checks.check_learn(switches) for switches in options.learn.split(",")]
         config = Config(
-            sizes=parse_sizes(options.sizes), steps=options.steps, lanes=options.lanes,
+            sizes=options.sizes, steps=options.steps, lanes=options.lanes,
             input=options.input, cadence=options.cadence, stochastic=options.stochastic,
         )  # fmt: skip
         dataset = data.load(options.dataset, config, folder=options.folder)
-        for name, most in (("seeds", None), ("epochs", None), ("samples", len(dataset.train))):
-            value = getattr(options, name)
-            if value is not None and not 1 <= value <= (most or value):
-                raise ValueError(f"--{name}: {value} is not legal; legal is {f'1 to {most}' if most else 'at least 1'}")
-        if options.json and not options.json.resolve().parent.is_dir():
-            raise ValueError(f"--json: {options.json.parent} is not a folder")
+        if (options.samples or 0) > len(dataset.train):
+            raise ValueError(f"--samples: {options.samples} is not legal; legal is 1 to {len(dataset.train)}")
     except (ValueError, FileNotFoundError) as e:
         p.error(str(e))
     start = time.monotonic()
@@ -119,14 +116,6 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
         print(f"report: {options.json}")
     return 0
-
-
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """Layer sizes written as 64-32-10."""
-    try:
-        return tuple(int(n) for n in text.split("-"))
-    except ValueError:
-        raise ValueError(f"--sizes: {text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
 
 
 def as_text(config: Config, dataset: data.Dataset, tables: dict[str, list[list[float]]]) -> str:

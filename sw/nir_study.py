@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import nir
@@ -45,6 +44,7 @@ from sw.golden.recipe import Recipe
 from sw.image import Image
 from sw.learn import accuracy
 from sw.nirgraph import Reading
+from sw.options import output, whole
 
 SIZES = (64, 32, 10)
 BETA = 0.9
@@ -375,18 +375,16 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], Reading, tuple[int, ...]]] = {
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m sw.nir_study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--epochs", type=int, default=30, metavar="N", help="of back-propagation through time (default: %(default)s)")
-    p.add_argument("--cosim", type=int, default=20, metavar="N", help="samples learned in the gateware too, for each (default: %(default)s)")
+    p.add_argument("--epochs", type=whole(1), default=30, metavar="N", help="of back-propagation through time (default: %(default)s)")
+    p.add_argument("--cosim", type=whole(0), default=20, metavar="N", help="samples learned in the gateware too, for each (default: %(default)s)")
     p.add_argument("--only", choices=NETWORKS, help="one of the networks (default: all)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too (default: nowhere)")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the figures there too (default: nowhere)")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
     p = parser()
     options = p.parse_args(arguments)
-    if options.epochs < 1 or options.cosim < 0:
-        p.error("--epochs: legal is at least 1; --cosim: at least 0")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=r"(snntorch|nirtorch|norse|torch)\.")
     figures: list[Accuracy] = []

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from sw.data import images
 from sw.nets import MODELS, NORMS, Spec, build
+from sw.options import whole
 from sw.stop import METHODS, Population, project, set_method, step_loss, unroll
 from sw.train import Data, Options, Run, train
 
@@ -284,17 +285,17 @@ def parser() -> argparse.ArgumentParser:
         if learn:
             q.add_argument("--dataset", choices=images.READERS, default="digits", help="what to learn")
             q.add_argument("--data", default="", help="folder of the data set's files, if not in the usual place")
-            q.add_argument("--seeds", type=_count, default=3, metavar="N", help="repetitions")
-            q.add_argument("--epochs", type=_count, default=10, metavar="N", help="passes over the training samples")
-            q.add_argument("--samples", type=int, default=0, metavar="N", help="training samples, 0 is all")
-            q.add_argument("--hidden", type=_count, default=32, metavar="N", help="hidden neurons of an mlp")
+            q.add_argument("--seeds", type=whole(1), default=3, metavar="N", help="repetitions")
+            q.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes over the training samples")
+            q.add_argument("--samples", type=whole(0), default=0, metavar="N", help="training samples, 0 is all")
+            q.add_argument("--hidden", type=whole(1), default=32, metavar="N", help="hidden neurons of an mlp")
             q.add_argument("--lr", type=float, default=5e-3, help="learning rate")
         else:
             q.add_argument("--shape", choices=SHAPES, default="mnist", help="shape of an input")
             q.add_argument("--norm", choices=NORMS, default="none", help="of convolutions")
             q.add_argument("--width", type=float, default=1.0, help="factor of all channels")
-            q.add_argument("--batch", type=_count, default=64, metavar="N", help="samples of a step")
-            q.add_argument("--repeat", type=_count, default=5, metavar="N", help="training steps timed, of each method in turn")
+            q.add_argument("--batch", type=whole(1), default=64, metavar="N", help="samples of a step")
+            q.add_argument("--repeat", type=whole(1), default=5, metavar="N", help="training steps timed, of each method in turn")
             q.add_argument("--events", action="store_true", help="random events instead of a held frame")
         if name != "probe":
             q.add_argument(
@@ -303,15 +304,8 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not legal; legal is at least 1")
-    return value
-
-
 def _steps(text: str) -> list[int]:
-    return [_count(t) for t in text.split(",")]
+    return [whole(1)(t) for t in text.split(",")]
 
 
 def _methods(text: str) -> list[str]:

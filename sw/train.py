@@ -33,8 +33,9 @@ from sw.data import events, images
 from sw.golden.error.output import LOSSES
 from sw.golden.network import Network
 from sw.nets import MODELS, NORMS, POOLS, Spec, build
+from sw.options import output, sizes
 from sw.stop import METHODS, SURROGATES, Method, Readout, parameter_groups, populations, project, set_method, step_loss, unroll
-from sw.stop.integer import integer_state, write_image
+from sw.stop.integer import integer_image
 
 OPTIMISERS = ("adam", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -347,13 +348,13 @@ def chip_image(run: Run, path: Path, samples: int, quiet: bool = False) -> dict[
     o = run.options
     x, y = (part[:samples] for part in run.data.test)
     config = Config(sizes=(x[0].numel(), *o.hidden, run.data.classes), steps=o.steps, input="static")
-    state, clipped = integer_state(run.net, config, beta=o.beta, loss=o.loss)
+    image, clipped = integer_image(run.net, config, beta=o.beta, loss=o.loss)
+    image.save(path)
     network = Network(config)
-    network.load(state)
-    write_image(path, config, state)
+    network.load(image.state)
     right = sum(
-        network.run(image.flatten().numpy()).winner == int(label)
-        for image, label in tqdm(zip(x, y, strict=True), total=len(y), desc="integers", unit=" samples", disable=quiet, leave=False)
+        network.run(frame.flatten().numpy()).winner == int(label)
+        for frame, label in tqdm(zip(x, y, strict=True), total=len(y), desc="integers", unit=" samples", disable=quiet, leave=False)
     )
     with torch.no_grad():
         run.net.eval()
@@ -372,7 +373,7 @@ def parser() -> argparse.ArgumentParser:
         default: Any = f.default
         if f.name == "hidden":
             p.add_argument(
-                flag, type=_sizes, default=default, metavar="N-N", help=f"{help} (default: {'-'.join(map(str, default))})"
+                flag, type=sizes, default=default, metavar="N-N", help=f"{help} (default: {'-'.join(map(str, default))})"
             )
         elif isinstance(default, bool):
             p.add_argument(flag, action="store_true", help=help)
@@ -383,9 +384,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="FOLDER", help="checkpoint, model and report go there")
     p.add_argument("--tensorboard", action="store_true", help="write curves for TensorBoard to --out")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out; its own options hold")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    p.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     p.add_argument(
-        "--chip", type=Path, metavar="FILE", help="write the network in the chip's integers (.npz; mlp with direct coding)"
+        "--chip", type=output, metavar="FILE", help="write the network in the chip's integers (.npz; mlp with direct coding)"
     )
     p.add_argument("--chip-samples", type=int, default=1000, metavar="N", help="held-out samples to compare it on (default: 1000)")
     p.add_argument(
@@ -395,10 +396,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=1, metavar="N", help="of each process (default: 1)")
     p.add_argument("--quiet", action="store_true", help="no progress")
     return p
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split("-"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -425,10 +422,6 @@ def _main(p: argparse.ArgumentParser, a: argparse.Namespace) -> int:
         options = Options(**{f.name: getattr(a, f.name) for f in fields(Options)})
         if a.chip and (options.model != "mlp" or options.coding != "direct" or not options.still):
             raise ValueError("--chip: needs --model mlp, --coding direct and images; the chip has fully connected layers only")
-        for name in ("json", "chip"):
-            path = getattr(a, name)
-            if path and not path.resolve().parent.is_dir():
-                raise ValueError(f"--{name}: {path.parent} is not a folder")
         if a.resume:
             if checkpoint is None or not checkpoint.is_file():
                 raise ValueError(f"--resume: {checkpoint or 'no --out'} is not a checkpoint to go on with")

@@ -46,9 +46,9 @@ def settings(c: Config) -> wiring.Signature:
 
 
 class Walker(wiring.Component):
-    """Counts a layer's neurons from `start`, a word of all neuron lanes in every cycle with `step`; `mask` has those lanes that hold a neuron.
+    """Counts a layer's neurons from `start`, a word of all neuron lanes in every cycle with `step`.
 
-    `serial` takes the lanes of a word one after the other.
+    `mask` has those lanes that hold a neuron. `serial` takes the lanes of a word one after the other.
     """
 
     def __init__(self, config: Config):
@@ -99,11 +99,12 @@ class Walker(wiring.Component):
 class Neurons(wiring.Component):
     """A word of neurons, one in each of the M neuron lanes, streams in every cycle from the memories through a pipeline and back.
 
-    `start` begins the pass `kind` over `layer`, both held until `busy` falls. `current` (values of a layer's neurons in
-    order, M at a time, after `current_start`) fills the memory that a NEURON pass reads, as they come. Errors come in order on `error`. Deltas leave on
-    `delta` in order. A trace is read at `trace_address` (a unit's row, times M, plus its lane).
+    `start` begins the pass `kind` over `layer`, both held until `busy` falls. `current` (values of a layer's neurons in order, M at
+    a time, after `current_start`) fills the memory that a NEURON pass reads, as they come. Errors come in order on `error`. Deltas
+    leave on `delta` in order. A trace is read at `trace_address` (a unit's row, times M, plus its lane).
 
-    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout takes one at a time
+    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout
+              takes one at a time
     """
 
     DRAIN = {Pass.INPUT: 5, Pass.NEURON: 5, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}
@@ -152,7 +153,8 @@ class Neurons(wiring.Component):
         self.membranes, self.deltas, self.gradients, self.thresholds = (
             [block(c) for _ in self.lanes] for block in (Membrane, Delta, Gradient, Threshold)
         )
-        for name, blocks in (("membrane", self.membranes), ("delta", self.deltas), ("gradient", self.gradients), ("threshold", self.thresholds)):
+        blocks_of = dict(membrane=self.membranes, delta=self.deltas, gradient=self.gradients, threshold=self.thresholds)
+        for name, blocks in blocks_of.items():
             for q, block in enumerate(blocks):
                 m.submodules[name if c.neuron_lanes == 1 else f"{name}_{q}"] = block
         names = ["membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "event"]
@@ -302,7 +304,8 @@ class Neurons(wiring.Component):
             m.d.sync += local.eq(local + 1)
         for units, listed in ((self.spikes, lambda p: p.s), (self.traces, lambda p: p.weight_trace != 0)):
             # a cycle after the neuron is written, since spike, trace and comparison with 0 are a long way
-            m.d.sync += [units.push.eq(Cat(o.valid & presynaptic & listed(o.p) for o in (b.o for b in self.membranes))), units.row.eq(local)]
+            out = (membrane.o for membrane in self.membranes)
+            m.d.sync += [units.push.eq(Cat(o.valid & presynaptic & listed(o.p) for o in out)), units.row.eq(local)]
             m.d.comb += [
                 units.start.eq(self.start & forward & presynaptic),
                 units.layer.eq(self.layer),
@@ -342,7 +345,8 @@ class Neurons(wiring.Component):
             m.d.comb += banks["theta_grad"].read_address.eq(Mux(self.erring, of_gradient, walker.row))
         else:
             m.d.comb += self.theta_copy.read_address.eq(of_gradient)
-        add, grads = Cat(g.o.valid for g in self.gradients).any(), [Mux(g.o.valid, g.o.p.alpha_grad, 0).as_signed() for g in self.gradients]
+        add = Cat(g.o.valid for g in self.gradients).any()
+        grads = [Mux(g.o.valid, g.o.p.alpha_grad, 0).as_signed() for g in self.gradients]
         while len(grads) > 1:  # an adder tree, its levels registered
             summed, added = [Signal((a + b).shape()) for a, b in zip(grads[::2], grads[1::2], strict=True)], Signal()
             m.d.sync += [added.eq(add), *(total.eq(a + b) for total, a, b in zip(summed, grads[::2], grads[1::2], strict=True))]
@@ -355,6 +359,10 @@ class Neurons(wiring.Component):
             *(self.delta.p.lane[q].eq(self.deltas[q].o.p.delta) for q in self.lanes),
         ]
         if c.static:
+            frame_trace, unit = Signal(signed(c.trace.bits)), self.membranes[0].o  # its one input unit is in lane 0
+            with m.If(unit.valid & unit.p.unit):
+                m.d.sync += frame_trace.eq(unit.p.weight_trace)
+            m.d.comb += [gradient.i.p.frame_trace.eq(frame_trace) for gradient in self.gradients]
             with m.If((self.kind == Pass.FINISH) & (self.layer == 1)):
                 m.d.comb += [self.delta.valid.eq(self.there.any()), self.delta.p.mask.eq(self.there)]
                 m.d.comb += [self.delta.p.lane[q].eq(banks["input_grad"].read_data[q]) for q in self.lanes]
@@ -377,10 +385,7 @@ class Neurons(wiring.Component):
             gradient.o.ready.eq(1),
         ]
         value, index, valid = Signal.like(delta.p.delta), Signal.like(delta.p.index), Signal()
-        frame_trace, unit = Signal(signed(c.trace.bits)), self.membranes[0].o
         m.d.sync += [value.eq(delta.p.delta), index.eq(delta.p.index), valid.eq(delta.valid)]
-        with m.If(unit.valid & unit.p.unit):
-            m.d.sync += frame_trace.eq(unit.p.weight_trace)
         m.d.comb += [
             gradient.i.valid.eq(valid),
             gradient.i.p.index.eq(index),
@@ -390,7 +395,6 @@ class Neurons(wiring.Component):
             gradient.i.p.delta.eq(value),
             gradient.i.p.theta_trace.eq(banks["theta_trace"].read_data[q]),
             gradient.i.p.alpha_trace.eq(banks["alpha_trace"].read_data[q]),
-            gradient.i.p.frame_trace.eq(frame_trace),
         ]
         if c.static:
             bank = banks["input_grad"]

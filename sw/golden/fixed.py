@@ -1,4 +1,4 @@
-"""The only ways to lose bits; gateware twins of the same names are in `hw/fixed.py`.
+"""The only ways to lose bits; gateware twins of the same names are in `hw/fixed.py`. And how real numbers become raw integers at all.
 
 Values are raw integers: int64 tensors or, for the shifts, Python ints too. `>>` is arithmetic on both, that is, it floors.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hw.config import Q
@@ -33,3 +35,18 @@ def round_shift(v: Number, n: int) -> Number:
 def dither_shift(v: Tensor, n: int, r: Tensor) -> Tensor:
     """v / 2**n rounded up or down by chance in proportion, for uniformly random words `r` (32 bits, n <= 32)."""
     return (v + (r & ((1 << n) - 1))) >> n
+
+
+def raw(value: ArrayLike, one: int, low: int, high: int) -> np.ndarray:
+    """Real numbers as raw integers (int64) of which `one` stands for 1.0: to the nearest, halves up, clipped to `low` .. `high`."""
+    return _nearest(value, one).clip(low, high).astype(np.int64)
+
+
+def clipped(value: ArrayLike, one: int, low: int, high: int) -> int:
+    """How many of the values `raw` clips."""
+    nearest = _nearest(value, one)
+    return int(((nearest < low) | (nearest > high)).sum())
+
+
+def _nearest(value: ArrayLike, one: int) -> np.ndarray:
+    return np.floor(np.asarray(value, np.float64) * one + 0.5)

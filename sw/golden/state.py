@@ -9,6 +9,7 @@ import numpy as np
 
 from hw.config import Config
 from sw.golden.error.output import error_table, surrogate_table
+from sw.golden.fixed import raw
 
 PerLayer = float | Sequence[float]
 """One value for all layers, or one for each."""
@@ -45,9 +46,9 @@ def initial_state(
     state = {}
     for l, layer_gain, layer_theta in zip(c.layers, gains, thetas, strict=True):
         weight = random.normal(0, layer_gain / math.sqrt(c.sizes[l - 1]), (c.sizes[l], c.sizes[l - 1]))
-        state[f"weight.{l}"] = np.floor(weight * c.w.one + 0.5).clip(c.w.low, c.w.high).astype(np.int64)
-        state[f"theta.{l}"] = np.full(c.sizes[l], round(layer_theta * c.u.one))
-    state["alpha"] = np.array([round(a * c.alpha_one) for a in alphas])
+        state[f"weight.{l}"] = raw(weight, c.w.one, c.w.low, c.w.high)
+        state[f"theta.{l}"] = raw(np.full(c.sizes[l], layer_theta), c.u.one, c.theta_min, c.u.high)
+    state["alpha"] = raw(alphas, c.alpha_one, 0, c.alpha_one)
     state["error_table"] = error_table(c, loss, beta=beta, scale=scale)
     state["surrogate"] = surrogate_table()
     if c.stochastic:

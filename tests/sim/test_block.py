@@ -4,9 +4,10 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from amaranth import Module, Signal, signed, unsigned
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth import Value, signed, unsigned
+from amaranth.lib import data
+from amaranth.lib.wiring import In
+from faulty import Faulty
 
 from sim import build as sim_build
 from sim.block import Scenario, run_scenarios, run_streams
@@ -15,31 +16,14 @@ from sim.simulator import SimulationError
 PAIR = data.StructLayout({"a": signed(8), "b": unsigned(5)})
 
 
-class Sum(wiring.Component):
-    """a + b + gain of each word, with deliberate faults: after `fault_at` words it does as `fault` says."""
+class Sum(Faulty):
+    """a + b + gain of each word."""
 
     def __init__(self, fault: str = "none", fault_at: int = 50):
-        self.fault, self.fault_at = fault, fault_at
-        super().__init__({"i": In(stream.Signature(PAIR)), "o": Out(stream.Signature(signed(10))), "gain": In(3)})
+        super().__init__(PAIR, signed(10), fault, fault_at, gain=In(3))
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        seen = Signal(16)
-        now = seen == self.fault_at
-        full, blink, value = Signal(), Signal(), Signal(signed(10))
-        m.d.comb += [
-            self.i.ready.eq((~full | self.o.ready) & ~(now if self.fault == "hang" else 0)),
-            self.o.valid.eq(full),
-            self.o.payload.eq(value ^ blink),
-        ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += full.eq(now if self.fault == "extra" else 0)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [seen.eq(seen + 1), value.eq(self.i.payload.a + self.i.payload.b + self.gain)]
-            m.d.sync += full.eq(~now if self.fault == "lose" else 1)
-        if self.fault == "unsteady":
-            m.d.sync += blink.eq(~blink)
-        return m
+    def result(self) -> Value:
+        return self.i.payload.a + self.i.payload.b + self.gain
 
 
 def words(n: int) -> list[int]:

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from amaranth import Module, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth import Value
+from faulty import Faulty
 
 from hw.config import Config
 from sim.build import build_library
@@ -16,29 +15,14 @@ from sim.simulator import Hang, SimulationError
 CONFIG = Config(sizes=(6, 5, 3), lanes=2, steps=3)
 
 
-class Echo(wiring.Component):
-    """Each word plus 1, with deliberate faults: after 50 words it does as `fault` says."""
+class Echo(Faulty):
+    """Each word plus 1."""
 
     def __init__(self, fault: str = "none", bits: int = 32):
-        self.fault = fault
-        super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(bits)), "seen": Out(16)})
+        super().__init__(bits, bits, fault, 50)
 
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        now = self.seen == 50
-        full, blink, value = Signal(), Signal(), Signal(self.i.payload.shape())
-        m.d.comb += [
-            self.i.ready.eq((~full | self.o.ready) & ~(now if self.fault == "hang" else 0)),
-            self.o.valid.eq(full),
-            self.o.payload.eq(value ^ blink),
-        ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += full.eq(now if self.fault == "extra" else 0)
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [self.seen.eq(self.seen + 1), value.eq(self.i.payload + 1), full.eq(~now if self.fault == "lose" else 1)]
-        if self.fault == "unsteady":
-            m.d.sync += blink.eq(~blink)
-        return m
+    def result(self) -> Value:
+        return self.i.payload + 1
 
 
 def test_words_pass_whatever_the_stalls():

@@ -178,7 +178,7 @@ def test_commands(tmp_path, capsys):
         (deploy, ["m.nir", "--calibrate", "none"], "calibrate: none is neither a file nor a data set"),
         (deploy, ["m.nir", "--image", "no/folder/x"], "--image: no/folder is not a folder"),
         (deploy, ["m.nir", "--reset", "zero"], "node 'lif1' (LIF): v_reset: neurons are set to 0 when they have fired"),
-        (deploy, ["m.nir", "--samples", "0"], "--samples: 0 is not legal"),
+        (deploy, ["m.nir", "--samples", "0"], "--samples: '0' is not legal"),
         (export, ["m.nir", "--nir", "x.nir"], "m.nir: not an image of a network"),
         (export, ["m.nir", "--nir", "no/folder/x"], "--nir: no/folder is not a folder"),
     ],

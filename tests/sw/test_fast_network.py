@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_network import SMALL, corners, random_config, random_sample, random_state
+from scenarios import SMALL, corners, random_config, random_sample, random_state, seldom
 
 from hw.config import CADENCES, INPUTS, Config
 from sw import compiler
@@ -39,11 +39,7 @@ def test_equals_the_plain_one(input, cadence):
             hit += corners(c, plain.read())
             hit["stochastic updates"] += c.stochastic and "w" in learn
             hit["operations skipped"] += plain.sops_skipped > 0
-    if input == "events":
-        hit["input_grad saturated"] += 10
-    if cadence == "step":
-        hit["theta_grad saturated"] += 10
-    assert len(hit) == 15 and min(hit.values()) >= 10, hit
+    assert not seldom(hit, input, cadence, "stochastic updates", "operations skipped")
 
 
 def test_step_by_step_is_the_same():

@@ -1,38 +1,16 @@
 """The only ways to lose bits, against exact fractions."""
 
 from fractions import Fraction
-from math import floor
+from math import floor, inf
 
 import pytest
 import torch
 
 from hw.config import Q
-from sw.golden.fixed import dither_shift, floor_shift, round_shift, saturate
+from sw.golden.fixed import clipped, dither_shift, floor_shift, raw, round_shift, saturate
 
-VALUES = [
-    -(1 << 46),
-    -(1 << 17),
-    -257,
-    -256,
-    -255,
-    -129,
-    -128,
-    -127,
-    -3,
-    -2,
-    -1,
-    0,
-    1,
-    2,
-    3,
-    127,
-    128,
-    129,
-    255,
-    256,
-    1 << 17,
-    (1 << 46) - 1,
-]
+SMALL = [0, 1, 2, 3, 127, 128, 129, 255, 256, 257]
+VALUES = [-(1 << 46), -(1 << 17), *(-v for v in SMALL), *SMALL, 1 << 17, (1 << 46) - 1]
 SHIFTS = [0, 1, 2, 8, 17, 32, 40]
 
 
@@ -69,3 +47,11 @@ def test_dither_shift_uses_the_low_bits_of_the_random_word(n):
 def test_dither_shift_is_unbiased(v):
     """Over all random words the mean is v / 2**n exactly."""
     assert int(dither_shift(torch.tensor(v), 6, torch.arange(64)).sum()) == v
+
+
+def test_real_numbers_become_the_nearest_raw_integers():
+    q = Q(3, 1)
+    real = [-inf, -4.26, -4.25, -0.75, -0.25, 0.24, 0.25, 3.74, 3.75, inf]
+    assert raw(real, q.one, q.low, q.high).tolist() == [-8, -8, -8, -1, 0, 0, 1, 7, 7, 7]
+    assert clipped(real, q.one, q.low, q.high) == 4
+    assert raw(0.5, 4096, 0, 4096) == 2048 and raw([0.01], 4096, 256, 32767).tolist() == [256]  # a leakage factor; a threshold below the floor

@@ -91,22 +91,8 @@ def test_a_third_of_an_epoch_learns_most_digits(cadence, input, switches):
 
 def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = [
-        "--sizes",
-        "64-5-10",
-        "--steps",
-        "2",
-        "--samples",
-        "40",
-        "--seeds",
-        "2",
-        "--epochs",
-        "2",
-        "--learn",
-        "w,tl",
-        "--json",
-    ]
-    assert learn.main([*arguments, str(path)]) == 0
+    short = ["--sizes", "64-5-10", "--steps", "2", "--samples", "40", "--seeds", "2", "--epochs", "2"]
+    assert learn.main([*short, "--learn", "w,tl", "--json", str(path)]) == 0
     text, report = capsys.readouterr().out, json.loads(path.read_text())
     assert report["config"]["sizes"] == [64, 5, 10] and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
     assert report["mean"]["w"] == pytest.approx(np.mean([row[-1] for row in report["test_accuracy"]["w"]]))
@@ -120,7 +106,7 @@ def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
         (["--sizes", "63-9-10"], "sizes: an input of 63 is not legal; digits has images of 64 pixels"),
         (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
         (["--learn", "wz"], "learn: 'wz' is not legal"),
-        (["--seeds", "0"], "--seeds: 0 is not legal; legal is at least 1"),
+        (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),
         (["--samples", "1438"], "--samples: 1438 is not legal; legal is 1 to 1437"),
         (["--json", "no/such/folder/x"], "--json: no/such/folder is not a folder"),
     ],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
+from sw.golden.fixed import raw
 
 LOSSES = ("cross_entropy", "mse")
 
@@ -27,11 +28,10 @@ def error_table(config: Config, loss: str = "cross_entropy", *, beta: float = 1.
     k, s, y = np.ogrid[0 : config.classes + 1, 0:2, 0:2]
     p = np.exp(beta * (s - 1)) / (k + (config.classes - k) * np.exp(-beta))  # softmax, both parts divided by exp(beta)
     error = s - y + 0 * p if loss == "mse" else beta * (p - y)
-    raw = np.floor(error * scale * config.delta.one + 0.5)
-    return raw.clip(config.delta.low, config.delta.high).astype(np.int64)
+    return raw(error * scale, config.delta.one, config.delta.low, config.delta.high)
 
 
 def surrogate_table() -> np.ndarray:
     """exp(-|v|) by |v| in steps of 1/32, each at the middle of its step, (256,) int64 with 12 fraction bits."""
     middle = (np.arange(PHI_ENTRIES) + 0.5) / (1 << PHI_STEP_FRAC)
-    return np.round((1 << PHI_FRAC) * np.exp(-middle)).astype(np.int64)
+    return raw(np.exp(-middle), 1 << PHI_FRAC, 0, (1 << PHI_FRAC) - 1)

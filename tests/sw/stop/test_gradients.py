@@ -14,8 +14,8 @@ STEPS, BATCH, CLASSES = 9, 6, 3
 
 
 class Construction(nn.Module):
-    """A population as ../shared/docs/stop.md words its exact reference: plain autograd through time, the reset spike detached,
-    and a spike of the layer below influences this layer only in the step in which it is fired."""
+    """A population as the paper's exact reference has it (Gao et al., arXiv 2411.11082): plain autograd through time, the reset spike
+    detached, and a spike of the layer below influences this layer only in the step in which it is fired."""
 
     def __init__(self, population):
         super().__init__()

@@ -1,6 +1,7 @@
 """The networks: shapes, one step of each kind, and what they share."""
 
 import pytest
+import snntorch
 import torch
 
 from sw.nets import MODELS, Spec, build
@@ -88,7 +89,6 @@ def test_parameters_stay_legal():
 
 
 def test_dynamics_are_those_of_snntorch():
-    snntorch = pytest.importorskip("snntorch")
     torch.manual_seed(0)
     net = build(Spec("mlp", (20,), hidden=(30,), alpha=0.8, theta=0.7, gain=0.7))
     theirs = snntorch.Leaky(beta=0.8, threshold=0.7, reset_delay=False)

@@ -5,6 +5,7 @@ import pickle
 import struct
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -130,7 +131,6 @@ def n_mnist_bytes(x, y, p, t):
 
 
 def test_n_mnist(tmp_path):
-    pytest.importorskip("tonic")
     x, y, p = (RANDOM.integers(0, n, 60) for n in (34, 34, 2))
     t = np.sort(RANDOM.integers(0, 300_000, 60))
     for part, digits in (("Train", (3, 8)), ("Test", (8,))):
@@ -149,7 +149,6 @@ def test_n_mnist(tmp_path):
 
 
 def test_dvs_gesture(tmp_path):
-    pytest.importorskip("tonic")
     found = np.stack([RANDOM.integers(0, n, 50) for n in (128, 128, 2)] + [np.sort(RANDOM.integers(0, 1000, 50))], 1)
     for part in ("ibmGestureTrain", "ibmGestureTest"):
         place = tmp_path / "DVSGesture" / part / "user02_led"
@@ -161,8 +160,6 @@ def test_dvs_gesture(tmp_path):
 
 
 def test_shd(tmp_path):
-    pytest.importorskip("tonic")
-    h5py = pytest.importorskip("h5py")
     (tmp_path / "SHD").mkdir()
     for part in ("train", "test"):
         with h5py.File(tmp_path / "SHD" / f"shd_{part}.h5", "w") as f:
@@ -184,7 +181,6 @@ def test_shd(tmp_path):
 def test_event_sets_say_what_to_fetch(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{name} needs a folder: unpack .* into FOLDER/"):
         events.read(name, None, 4)
-    pytest.importorskip("tonic")
     with pytest.raises(FileNotFoundError, match=rf"{events.SETS[name].tonic}.* is not there or holds no .*: unpack"):
         events.read(name, tmp_path, 4)
 

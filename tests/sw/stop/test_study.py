@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from sw import study
 from sw.nets import Spec, build
+from sw.stop import unroll
 
 
 class PeakMemory(TorchDispatchMode):
@@ -58,9 +59,8 @@ def test_memory_is_flat_in_time(model):
 
 
 def test_cost_compares_with_snntorch(tmp_path, capsys):
-    pytest.importorskip("snntorch")
-    arguments = ["cost", "--methods", "stop-wtl,snntorch", "--steps", "2", "--batch", "4", "--repeat", "2", "--out", str(tmp_path)]
-    assert study.main(arguments) == 0
+    arguments = ["cost", "--methods", "stop-wtl,snntorch", "--steps", "2", "--batch", "4", "--repeat", "2"]
+    assert study.main([*arguments, "--out", str(tmp_path)]) == 0
     assert "| T | stop-wtl, MiB | stop-wtl, ms | snntorch, MiB | snntorch, ms |" in capsys.readouterr().out
     rows = json.loads((tmp_path / "cost-mlp.json").read_text())["rows"]
     assert [r["method"] for r in rows] == ["stop-wtl", "snntorch"] and all(r["ms"] > 0 for r in rows)
@@ -68,34 +68,17 @@ def test_cost_compares_with_snntorch(tmp_path, capsys):
 
 
 def test_snntorch_gets_the_same_network():
-    pytest.importorskip("snntorch")
     net = build(Spec("lenet5", (1, 28, 28), theta=0.4, gain=1.5))
     theirs, x = study.SnnTorch(net), (torch.rand(3, 2, 1, 28, 28) < 0.3).float()
     with torch.no_grad():
-        from sw.stop import unroll
-
         ours = [s.clone() for s in unroll(net, x)]
         assert torch.equal(ours[0], next(iter(theirs(x))))  # before the first reset, which snnTorch does not leak
     assert len(list(theirs.parameters())) == 5 * 3
 
 
 def test_learning_tables(tmp_path):
-    arguments = [
-        "learning",
-        "--methods",
-        "stop-w,stop-wtl",
-        "--steps",
-        "2",
-        "--seeds",
-        "2",
-        "--epochs",
-        "1",
-        "--samples",
-        "64",
-        "--hidden",
-        "8",
-    ]
-    assert study.main([*arguments, "--out", str(tmp_path)]) == 0
+    short = ["--steps", "2", "--seeds", "2", "--epochs", "1", "--samples", "64", "--hidden", "8"]
+    assert study.main(["learning", "--methods", "stop-w,stop-wtl", *short, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "learning-mlp.json").read_text())
     last = [100 * r["history"][-1]["accuracy"] for r in report["rows"] if r["method"] == "stop-w"]
     assert f"| stop-w | {sum(last) / 2:.2f} ±" in (tmp_path / "learning-mlp.md").read_text()
@@ -107,7 +90,7 @@ def test_learning_tables(tmp_path):
     "arguments, message",
     [
         (["cost", "--methods", "stop"], "stop is not legal; legal is stop-w"),
-        (["cost", "--steps", "2,0"], "0 is not legal; legal is at least 1"),
+        (["cost", "--steps", "2,0"], "'0' is not legal; legal is a whole number of at least 1"),
         (["learning", "--methods", "snntorch"], "snntorch is for cost only"),
         (["learning", "--dataset", "cifar10"], "fetch cifar-10-python.tar.gz"),
     ],

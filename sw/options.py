@@ -1,0 +1,34 @@
+"""Values of command-line options that several programs take: types for argparse, which says what is legal and exits with 2."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Layer sizes written as 64-32-10."""
+    try:
+        return tuple(int(n) for n in text.split("-"))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ArgumentTypeError(f"{text!r} is not legal; legal is a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def output(text: str) -> Path:
+    """A file to be written at the end: its folder must be there from the start."""
+    path = Path(text)
+    if not path.resolve().parent.is_dir():
+        raise ArgumentTypeError(f"{path.parent} is not a folder")
+    return path

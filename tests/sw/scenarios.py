@@ -1,0 +1,84 @@
+"""Random configurations, states and samples for the golden model, and how often they showed its corners."""
+
+from collections import Counter
+
+import numpy as np
+from plain import TWELVE
+
+from hw.config import Config, Q
+from sw.checks import legal_state
+from sw.golden.state import initial_state
+
+SMALL = TWELVE.replace(sizes=(9, 7, 4), steps=5, lanes=3)
+SATURATING = ("weight", "membrane", "weight_trace", "theta_trace", "alpha_trace", "input_grad", "theta_grad")
+
+
+def random_config(random, **fixed):
+    """Any configuration with small layers that Config accepts."""
+    while True:
+        formats = {
+            name: Q(int(random.integers(1, 8)), int(random.integers(0, 16))) for name in ("w", "u", "trace", "delta", "grad")
+        }
+        formats["trace"] = Q(int(random.integers(2, 4)), int(random.integers(8, 16)))  # narrow enough to saturate
+        try:
+            return Config(
+                sizes=tuple(int(n) for n in random.integers(1, 10, random.integers(3, 7))),
+                steps=int(random.integers(1, 6)),
+                lanes=int(random.integers(1, 9)),
+                stochastic=bool(random.integers(2)),
+                alpha_frac=int(random.integers(4, 17)),
+                theta_min=int(random.integers(1, 9)),
+                **formats,
+                **fixed,
+            )
+        except ValueError:
+            continue
+
+
+def random_state(config, random):
+    """Half of the time something that could learn, else anything legal, whatever it means."""
+    state = {
+        name: random.integers(legal.low, legal.high + 1, legal.shape)
+        for name, legal in legal_state(config).items()
+        if not name.startswith("alpha_grad")
+    }
+    theta = min(0.7, config.u.high / config.u.one)
+    sane = initial_state(config, int(random.integers(1000)), theta=theta, alpha=float(random.choice([0, 0.5, 1])), gain=2.0)
+    return state | {"alpha_grad": np.zeros(config.n_layers, int)} | (sane if random.random() < 0.5 else {})
+
+
+def random_sample(config, random):
+    if config.static:
+        return (random.integers(0, 256, config.sizes[0]) * (random.random(config.sizes[0]) < 0.7)).astype(np.uint8)
+    return random.random((config.steps, config.sizes[0])) < random.choice([0, 0.2, 0.6, 1])
+
+
+CORNERS = ("spikes", "ties", "errors", "theta at its floor", "alpha 0", "alpha 1", *(f"{name} saturated" for name in SATURATING))
+"""What `corners` counts."""
+
+
+def corners(config, state):
+    """How often a state shows what a comparison must have seen to prove something."""
+    hit = Counter()
+    for name, array in state.items():
+        legal, kind = legal_state(config)[name], name.partition(".")[0]
+        if kind == "spike":
+            hit["spikes"] += int(array.sum())
+        elif kind == "theta":
+            hit["theta at its floor"] += int((array == legal.low).sum())
+        elif kind == "alpha":
+            hit["alpha 0"] += int((array == 0).sum())
+            hit["alpha 1"] += int((array == legal.high).sum())
+        elif kind == "delta":
+            hit["errors"] += int((array != 0).sum())
+        elif kind in SATURATING:
+            hit[f"{kind} saturated"] += int(((array == legal.low) | (array == legal.high)).sum())
+    count = np.sort(state["count"])
+    hit["ties"] += int(len(count) > 1 and count[-1] == count[-2])
+    return hit
+
+
+def seldom(hit, input, cadence, *more):
+    """What was seen so seldom that the comparison proves little: of CORNERS, but for what there is not at this input or cadence, and `more`."""
+    none = {"input_grad saturated": input == "events", "theta_grad saturated": cadence == "step"}
+    return {name: hit[name] for name in (*CORNERS, *more) if hit[name] < 10 and not none.get(name)}
