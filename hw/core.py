@@ -125,7 +125,6 @@ class Core(wiring.Component):
             units.unit.eq(Mux(forward, neurons.spike_unit, neurons.trace_unit)),
             units.length.eq(Mux(forward, neurons.spike_count, neurons.trace_count)),
             units.value.eq(1 << PIXEL_FRAC),
-            neurons.trace_address.eq(sweeper.trace_address),
             sweeper.trace.eq(neurons.trace),
         ]
         if frame:

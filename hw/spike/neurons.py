@@ -101,7 +101,7 @@ class Neurons(wiring.Component):
 
     `start` begins the pass `kind` over `layer`, both held until `busy` falls. `current` (values of a layer's neurons in order, M at
     a time, after `current_start`) fills the memory that a NEURON pass reads, as they come. Errors come in order on `error`. Deltas
-    leave on `delta` in order. A trace is read at `trace_address` (a unit's row, times M, plus its lane).
+    leave on `delta` in order. The lists are read by `list_layer` and `list_index`; `trace` is the weight trace of the unit read there.
 
     Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout
               takes one at a time
@@ -134,8 +134,7 @@ class Neurons(wiring.Component):
                 "spike_count": Out(unit_bits + 1),
                 "trace_unit": Out(unit_bits),
                 "trace_count": Out(unit_bits + 1),
-                "trace_address": In(bits_for(config.unit_rows * config.neuron_lanes)),  # while no pass is under way
-                "trace": Out(signed(config.trace.bits)),
+                "trace": Out(signed(config.trace.bits)),  # of `trace_unit`, one cycle later, while no pass is under way
                 "winner": Out(8),
                 "host": In(HostBus()),
             }
@@ -229,10 +228,11 @@ class Neurons(wiring.Component):
         for name in ("membrane", "theta", "current"):
             m.d.comb += banks[name].read_address.eq(walker.row)
 
-        trace_lane, lane_bits = Signal(range(max(c.neuron_lanes, 2))), ceil_log2(c.neuron_lanes)
-        m.d.sync += trace_lane.eq(self.trace_address[:lane_bits])
+        lane_bits = ceil_log2(c.neuron_lanes)
+        base, trace_lane = Signal.like(walker.row), Signal(range(max(c.neuron_lanes, 2)))
+        m.d.sync += [base.eq(Array(c.unit_row[l] for l in range(c.n_layers))[self.list_layer]), trace_lane.eq(self.trace_unit[:lane_bits])]
         m.d.comb += [
-            banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row, self.trace_address[lane_bits:])),
+            banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row, base + self.trace_unit[lane_bits:])),
             self.trace.eq(Array(banks["weight_trace"].read_data)[trace_lane]),
         ]
         if not c.static:
@@ -363,7 +363,9 @@ class Neurons(wiring.Component):
             with m.If(unit.valid & unit.p.unit):
                 m.d.sync += frame_trace.eq(unit.p.weight_trace)
             m.d.comb += [gradient.i.p.frame_trace.eq(frame_trace) for gradient in self.gradients]
-            with m.If((self.kind == Pass.FINISH) & (self.layer == 1)):
+            of_frame = Signal()
+            m.d.sync += of_frame.eq((self.kind == Pass.FINISH) & (self.layer == 1))
+            with m.If(of_frame):
                 m.d.comb += [self.delta.valid.eq(self.there.any()), self.delta.p.mask.eq(self.there)]
                 m.d.comb += [self.delta.p.lane[q].eq(banks["input_grad"].read_data[q]) for q in self.lanes]
 

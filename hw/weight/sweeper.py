@@ -56,7 +56,6 @@ class Sweeper(wiring.Component):
                 "counted": Out(range(config.lanes + 1)),
                 "units": Out(source(self.unit_bits, unit=self.unit_bits, value=PIXEL_FRAC + 1)),
                 "groups": Out(source(self.group_bits, entry=group_entry(config))),
-                "trace_address": Out(bits_for(config.unit_rows * config.neuron_lanes)),
                 "trace": In(signed(config.trace.bits)),
             }
         )
@@ -130,7 +129,6 @@ class Sweeper(wiring.Component):
         remainder = per_layer((c.sizes[l] - 1) % c.lanes + 1 for l in c.layers)
         pixel, traced = Signal(PIXEL_FRAC + 1), Signal()
         m.d.comb += [
-            self.trace_address.eq(per_layer(c.unit_row[l - 1] * c.neuron_lanes for l in c.layers) + unit),
             traced.eq((self.sweep == Sweep.GATHER) | ((self.sweep == Sweep.DESCEND) & ~self._static(self.layer))),
             self.operand.eq(
                 Mux(traced, self.trace, Mux(forward, pixel, pixel << (c.trace.f - PIXEL_FRAC)).as_signed()),
