@@ -270,6 +270,11 @@ class Config:
         return sum(self.groups[l] * self.sizes[l - 1] for l in self.layers)
 
     @property
+    def weight_registers(self) -> int:
+        """Registers before the memories of the lanes, and as many behind them."""
+        return (self.weight_latency - 1) // 2
+
+    @property
     def grad_row_offset(self) -> int:
         """Gradient row = weight row - grad_row_offset: a static first layer has no gradient memory."""
         return self.row_base[2] if self.static else 0

@@ -39,7 +39,7 @@ class Core(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c = self.config
-        m.submodules.command = command = Command()
+        m.submodules.command = command = Command(moves=2 + c.weight_registers)
         m.submodules.registers = registers = Registers(c)
         m.submodules.schedule = schedule = Schedule(c)
         m.submodules.sweeper = sweeper = Sweeper(c)
@@ -49,7 +49,7 @@ class Core(wiring.Component):
         frame = None
         if c.static:
             m.submodules.frame = frame = Frame(c)
-        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), registered=True)
+        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + c.weight_registers)
 
         wiring.connect(m, wiring.flipped(self.request), command.request)
         wiring.connect(m, command.reply, wiring.flipped(self.reply))
@@ -92,10 +92,9 @@ class Core(wiring.Component):
             neurons.update_alpha.eq(schedule.update_alpha),
             neurons.current_start.eq(schedule.start_current),
             neurons.current_layer.eq(schedule.sweep_layer),
-            neurons.settings.first.eq(registers.step == 0),
-            neurons.settings.final.eq(registers.step == c.steps - 1),
             *(getattr(neurons.settings, name).eq(getattr(registers, name)) for name in ("label", "learn", "rate_theta", "rate_alpha")),
         ]
+        m.d.sync += [neurons.settings.first.eq(registers.step == 0), neurons.settings.final.eq(registers.step == c.steps - 1)]
 
     def _deltas(self, m: Module, schedule, neurons, groups, lanes, sweeper) -> None:
         """Deltas go to the lanes; the groups that have any are listed for the sweeper."""

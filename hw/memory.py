@@ -42,19 +42,24 @@ def follow(bus, host) -> list:
     return [getattr(bus, name).eq(getattr(host, name)) for name, member in HostBus().members.items() if member.flow == Out]
 
 
-def fan_out(m: Module, host, members: list, *, registered: bool = False) -> None:
-    """Give every member the host's bus and OR their answers (a member that is not meant answers 0).
+def later(m: Module, host, value: Value, moves: int) -> Value:
+    """`value` as it was some moves of the host's bus ago."""
+    for _ in range(moves):
+        following = Signal(len(value), reset_less=True)
+        with m.If(host.enable):
+            m.d.sync += following.eq(value)
+        value = following
+    return value
 
-    `registered` answers come another move later, which breaks the long way from the memories to the host.
+
+def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
+    """Give every member the host's bus and OR their answers (a member that is not meant answers 0), all of them `moves` moves later,
+    which breaks the long way from the memories to the host. Of these a member may have taken some itself, by its `answer_moves`.
     """
     answer: Value = Const(0, HOST_BITS)
     for member in members:
         m.d.comb += follow(member.host, host)
-        answered = Signal(HOST_BITS, reset_less=True) if registered else member.host.data_r
-        if registered:
-            with m.If(host.enable):
-                m.d.sync += answered.eq(member.host.data_r)
-        answer = answer | answered
+        answer = answer | later(m, host, member.host.data_r, moves - getattr(member, "answer_moves", 0))
     m.d.comb += host.data_r.eq(answer)
 
 
@@ -123,15 +128,15 @@ class Bank(wiring.Component):
 
 
 class LaneBanks(wiring.Component):
-    """A `Bank` in every lane, read at one address; `write` has a bit a lane.
+    """A `Bank` in every lane, read at one address; `write` has a bit a lane. The host's answers come `answer_moves` late.
 
     Timing:   latency 1 cycle
     """
 
     single_port = False
 
-    def __init__(self, region: Region):
-        self.region = region
+    def __init__(self, region: Region, answer_moves: int = 0):
+        self.region, self.answer_moves = region, answer_moves
         address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
             {
@@ -156,7 +161,7 @@ class LaneBanks(wiring.Component):
                 bank.write_address.eq(self.write_address),
                 bank.write_data.eq(self.write_data[lane]),
             ]
-        fan_out(m, self.host, banks)
+        fan_out(m, self.host, banks, self.answer_moves)
         return m
 
 

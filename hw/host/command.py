@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -16,10 +16,11 @@ class Command(wiring.Component):
     Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words come back
     on `reply`. The address counts up in its lower 16 bits. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after 4 cycles
+    Timing:   one word a cycle; a read answers after `moves` + 2 cycles, where the memories take `moves`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moves: int) -> None:
+        self.moves = moves
         super().__init__(
             {
                 "request": In(stream.Signature(HOST_BITS)),
@@ -45,9 +46,9 @@ class Command(wiring.Component):
             reply.valid.eq(answered),
             reply.payload.eq(answer),
         ]
-        fetch, read, there = Signal(), Signal(), Signal()  # the word is asked for, out of its memory, at `data_r`
+        fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         with m.If(host.enable):
-            m.d.sync += [read.eq(fetch), there.eq(read), answered.eq(there), answer.eq(host.data_r)]
+            m.d.sync += [under_way.eq(Cat(fetch, under_way)), answered.eq(under_way[-1]), answer.eq(host.data_r)]
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += request.ready.eq(~self.busy)

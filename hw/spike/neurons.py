@@ -75,9 +75,9 @@ class Walker(wiring.Component):
         bases = Array([c.unit_row[0], *(c.neuron_row[l] for l in c.layers)])
         sizes = Array([c.input_units, *c.sizes[1:]])
         left, row, local, lane = Signal.like(self.left), Signal.like(self.row), Signal.like(self.local), Signal(lanes, init=1)
-        taken, next_word = Signal.like(left), Signal()
+        taken, next_word, active = Signal.like(left), Signal(), Signal()  # `active`: left != 0
         m.d.comb += [
-            self.active.eq(left != 0),
+            self.active.eq(active),
             self.valid.eq(self.active & self.step),
             self.row.eq(row),
             self.local.eq(local),
@@ -90,9 +90,9 @@ class Walker(wiring.Component):
             with m.If(self.serial):
                 m.d.comb += [self.mask.eq(lane), taken.eq(1), next_word.eq(lane[-1])]
         with m.If(self.start):
-            m.d.sync += [left.eq(sizes[self.layer]), row.eq(bases[self.layer]), local.eq(0), lane.eq(1)]
+            m.d.sync += [active.eq(1), left.eq(sizes[self.layer]), row.eq(bases[self.layer]), local.eq(0), lane.eq(1)]
         with m.Elif(self.valid):
-            m.d.sync += [left.eq(left - taken), row.eq(row + next_word), local.eq(local + next_word), lane.eq(lane.rotate_left(1))]
+            m.d.sync += [active.eq(left != taken), left.eq(left - taken), row.eq(row + next_word), local.eq(local + next_word), lane.eq(lane.rotate_left(1))]
         return m
 
 

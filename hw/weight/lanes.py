@@ -54,7 +54,7 @@ class Lanes(wiring.Component):
     DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config, self.answer_moves = config, config.weight_registers
         super().__init__(
             {
                 "sweep": In(Sweep),
@@ -78,14 +78,14 @@ class Lanes(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        self.weights = (SpramBanks if c.weight_memory == "spram" else LaneBanks)(region["weight"])
-        self.delta = LaneBanks(region["delta"])
-        self.grads = LaneBanks(region["grad"]) if c.grad_rows else None
+        self.weights = SpramBanks(region["weight"]) if c.weight_memory == "spram" else LaneBanks(region["weight"], self.answer_moves)
+        self.delta = LaneBanks(region["delta"], self.answer_moves)
+        self.grads = LaneBanks(region["grad"], self.answer_moves) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
         for name, member in members.items():
             if member is not None:
                 m.submodules[name] = member
-        fan_out(m, self.host, [member for member in members.values() if member is not None])
+        fan_out(m, self.host, [member for member in members.values() if member is not None], self.answer_moves)
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
         self.forward, self.backward, self.gather, self.descend, self.apply = (Signal(name=kind.name.lower()) for kind in Sweep)
@@ -133,7 +133,7 @@ class Lanes(wiring.Component):
     def _read(self, m: Module) -> None:
         """Weights and deltas from their memories, between registers where the configuration wants them, and the operand beside them."""
         c, op = self.config, self.op
-        around = (c.weight_latency - 1) // 2  # registers before a memory, and behind it
+        around = c.weight_registers
         m.d.comb += [
             self.weights.read_address.eq(delay(m, Mux(self.changing, self.row[5 - c.weight_latency], op.p.row), around)),
             self.delta.read_address.eq(delay(m, op.p.delta_row, around)),
