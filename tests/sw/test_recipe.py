@@ -124,6 +124,7 @@ def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
         (["--learn", "wz"], "learn: 'wz' is not legal"),
         (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),
         (["--samples", "1438"], "--samples: 1438 is not legal; legal is 1 to 1437"),
+        (["--rate-w", "16"], "rate_w: 16 is not legal; legal is a whole number of 0 to 15"),
         (["--validate", "9"], "validate: 9 is not legal; legal is 10 to 1427"),
         (["--samples", "1000", "--validate", "438"], "--samples: 1000 is not legal; legal is 1 to 999"),
         (["--halve-at", "0.5,2"], "--halve-at: '0.5,2' is not legal; legal is numbers of 0 to 1 joined by commas"),
