@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sw import checks, data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import RECIPES, Recipe
-from sw.options import output, sizes, whole
+from sw.options import output, shares, sizes, whole
 
 
 def accuracy(network: Network, split: data.Split) -> float:
@@ -80,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=whole(1), default=5, metavar="N", help="repetitions, from other random weights and in other orders")
     p.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes over the training samples")
     p.add_argument("--samples", type=whole(1), metavar="N", help="training samples of an epoch, all if not given")
+    p.add_argument("--validate", type=whole(1), metavar="N",
+                   help="hold out N of the training samples in the place of the test samples: to choose a recipe by")  # fmt: skip
+    p.add_argument("--rate-w", type=whole(0), metavar="K", help="first learning rate of the weights, 2^-K; that of the recipe if not given")
+    p.add_argument("--halve-at", type=shares, metavar="S,S", help="shares of the training after which rates are halved, likewise")
     p.add_argument("--json", type=output, metavar="FILE", help="write configuration and accuracies there too")
     return p
 
@@ -95,13 +100,18 @@ def main(arguments: list[str] | None = None) -> int:
             input=options.input, cadence=options.cadence, stochastic=options.stochastic,
         )  # fmt: skip
         dataset = data.load(options.dataset, config, folder=options.folder)
+        if options.validate:
+            dataset = dataset.validation(options.validate)
+        chosen = {name: getattr(options, name) for name in ("rate_w", "halve_at") if getattr(options, name) is not None}
+        recipe = replace(RECIPES[dataset.name], **chosen)
+        checks.check_rate("rate_w", recipe.rate_w)
         if (options.samples or 0) > len(dataset.train):
             raise ValueError(f"--samples: {options.samples} is not legal; legal is 1 to {len(dataset.train)}")
     except (ValueError, FileNotFoundError) as e:
         p.error(str(e))
     start = time.monotonic()
     tables = {
-        switches: learn_seeds(config, dataset, switches, seeds=options.seeds, epochs=options.epochs, samples=options.samples)
+        switches: learn_seeds(config, dataset, switches, seeds=options.seeds, epochs=options.epochs, samples=options.samples, recipe=recipe)
         for switches in sets
     }
     print(as_text(config, dataset, tables))
@@ -109,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
         report = {
             "config": json.loads(config.to_json()),
             "dataset": options.dataset,
+            "recipe": asdict(recipe),
+            "validate": options.validate,
             "seconds": round(time.monotonic() - start, 1),
             "test_accuracy": tables,
             "mean": {switches: float(np.mean([row[-1] for row in table])) for switches, table in tables.items()},

@@ -15,6 +15,17 @@ def sizes(text: str) -> tuple[int, ...]:
         raise ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers joined by -, such as 64-32-10") from None
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """Shares of a whole written as 0.5,0.9."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= share <= 1 for share in found):
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is numbers of 0 to 1 joined by commas, such as 0.5,0.9")
+    return found
+
+
 def whole(least: int) -> Callable[[str], int]:
     """A whole number of at least `least`."""
 

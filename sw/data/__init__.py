@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hw.config import PIXEL_FRAC, Config
-from sw.data.images import FASHION_VARIABLE, read
+from sw.data.images import FASHION_VARIABLE, hold_out, read
 
 __all__ = ["DATASETS", "FASHION_VARIABLE", "Dataset", "Split", "load", "to_events"]
 
@@ -67,6 +67,15 @@ class Dataset:
     """Rows and columns of an image."""
     train: Split
     test: Split
+
+    def validation(self, count: int) -> Dataset:
+        """The same with `count` of the training samples, always the same ones, held out in the place of the test samples: to choose by."""
+        least, most = self.train.config.classes, len(self.train) - self.train.config.classes
+        if not least <= count <= most:
+            raise ValueError(f"validate: {count} is not legal; legal is {least} to {most}")
+        kept, held = hold_out(self.train.images, self.train.labels, count)
+        train, test = (replace(split, images=x, labels=y) for split, (x, y) in ((self.train, kept), (self.test, held)))
+        return replace(self, train=train, test=test)
 
 
 def load(name: str, config: Config, *, folder: str | Path | None = None, seed: int = 0) -> Dataset:

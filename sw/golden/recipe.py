@@ -56,10 +56,11 @@ class Recipe:
         return np.random.default_rng((seed, epoch)).permutation(samples)
 
 
-RECIPES = {
-    "digits": Recipe(),
-    # Twelve times as many inputs: smaller steps. Rates 9 to 12 were compared after 8,000 images, on 2,000 of the test images.
-    "fashion-mnist": Recipe(rate_w=10, halve_at=(0.3, 0.6, 0.8, 0.9)),
-    "mnist": Recipe(rate_w=10, halve_at=(0.3, 0.6, 0.8, 0.9)),  # images of the same size; not compared with others
-}
+# Twelve times as many inputs as the digits: smaller steps. First rates 9 to 12 and three ways to halve them were compared on training
+# images of Fashion-MNIST that were held out: `python -m sw.learn --dataset fashion-mnist --sizes 784-200-10 --lanes 32 --stochastic
+# --epochs 1` with `--validate 2000 --samples 8000 --seeds 3`: this one 79.2 % (deviation over seeds 1.2), the others 76.2 to 79.3 %; with
+# `--validate 10000 --seeds 1`, six of them: this one 84.8 %, the others 83.9 to 85.1 %. None is better by more than chance. MNIST, whose
+# images have the same size, was not tried.
+_LARGE = Recipe(rate_w=10, halve_at=(0.3, 0.6, 0.8, 0.9))
+RECIPES = {"digits": Recipe(), "fashion-mnist": _LARGE, "mnist": _LARGE}
 """By data set."""

@@ -99,6 +99,22 @@ def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
     assert f"{100 * report['mean']['tl']:.2f}" in text and "digits, 64-5-10, T = 2" in text
 
 
+def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
+    digits = data.load("digits", Config())
+    chosen = digits.validation(360)
+    images = {image.tobytes() for image in digits.test.images}
+    assert len(chosen.test) == 360 and len(chosen.train) == 1437 - 360 and not images & {image.tobytes() for image in chosen.test.images}
+    assert np.array_equal(np.sort(np.concatenate([chosen.train.images, chosen.test.images]), 0), np.sort(digits.train.images, 0))
+    again = digits.validation(360)
+    assert np.array_equal(again.test.images, chosen.test.images) and min(np.bincount(chosen.test.labels)) > 30
+    short, paths = ["--sizes", "64-5-10", "--steps", "2", "--samples", "60", "--seeds", "1", "--epochs", "1"], [tmp_path / n for n in "ab"]
+    assert learn.main([*short, "--validate", "360", "--json", str(paths[0])]) == 0
+    assert learn.main([*short, "--validate", "360", "--rate-w", "3", "--halve-at", "0.5", "--json", str(paths[1])]) == 0
+    a, b = (json.loads(path.read_text()) for path in paths)
+    assert (b["validate"], b["recipe"]["rate_w"], b["recipe"]["halve_at"]) == (360, 3, [0.5])
+    assert a["recipe"]["rate_w"] == RECIPES["digits"].rate_w and a["test_accuracy"] != b["test_accuracy"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -108,6 +124,10 @@ def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
         (["--learn", "wz"], "learn: 'wz' is not legal"),
         (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),
         (["--samples", "1438"], "--samples: 1438 is not legal; legal is 1 to 1437"),
+        (["--rate-w", "16"], "rate_w: 16 is not legal; legal is a whole number of 0 to 15"),
+        (["--validate", "9"], "validate: 9 is not legal; legal is 10 to 1427"),
+        (["--samples", "1000", "--validate", "438"], "--samples: 1000 is not legal; legal is 1 to 999"),
+        (["--halve-at", "0.5,2"], "--halve-at: '0.5,2' is not legal; legal is numbers of 0 to 1 joined by commas"),
         (["--json", "no/such/folder/x"], "--json: no/such/folder is not a folder"),
     ],
 )
