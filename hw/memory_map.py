@@ -14,8 +14,10 @@ import numpy as np
 from hw.config import LANE_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ROW_BITS, Config, ceil_log2
 
 IDENTITY = 0x4F53_0001  # "OS", version 1 of this map
-OP_WRITE, OP_READ = 1, 2
-MAX_BURST = 0xFFFF
+OP_WRITE, OP_READ, OP_NEXT, OP_SEEK = 1, 2, 3, 4
+BURST_BITS = 10
+MAX_BURST = (1 << BURST_BITS) - 1  # words of one access
+COUNTER_BITS = 24  # counters count modulo 2**COUNTER_BITS: a host looks often enough
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
 PHASE_DOCS = {
     "forward": "the lanes sum currents, neurons integrate and fire beside them",
@@ -52,9 +54,9 @@ _REGISTERS = (
     ("rng", 32, "rw", "state R of the random generator, never 0; reads 0 in a core without one"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
-    *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
-    ("sops", 32, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
-    ("sops_dense", 32, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
+    *((f"cycles_{phase}", COUNTER_BITS, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
+    ("sops", COUNTER_BITS, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
+    ("sops_dense", COUNTER_BITS, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
 )
 REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}
 
