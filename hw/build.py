@@ -85,7 +85,7 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     for name in ("surrogate", "error_table"):  # one in every neuron lane
         memories[name] = (c.neuron_lanes, *memories[name][1:])
     memories |= {
-        "unit_lists": (2, c.units, ceil_log2(c.units)),
+        "unit_lists": (2, c.listed_units, ceil_log2(max(c.sizes[l] for l in c.list_base))),
         "unit_words": (2 if c.neuron_lanes > 1 else 0, c.neuron_words(max(c.sizes)), c.neuron_lanes + ceil_log2(max(c.sizes))),
         "group_lists": (1, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
         "row_delay": (2 + 2 * (c.grad_rows > 0) + c.stochastic, 8, ceil_log2(c.rows)),

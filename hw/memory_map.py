@@ -99,7 +99,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("theta_grad", m, c.neuron_rows, c.grad.bits, True, c.cadence == "sample", "threshold gradients, cadence sample"),
         ("input_grad", m, c.neuron_words(c.sizes[1]), c.delta.bits, True, c.static, "D of a static first layer"),
         ("alpha", 1, c.n_layers, c.alpha_frac + 1, False, True, "leakage factors, layer 1 in row 0"),
-        ("alpha_grad", 1, c.n_layers, c.alpha_grad_bits, True, True, "A"),
+        ("alpha_grad", 1, c.n_layers, c.alpha_grad_bits, True, c.cadence == "sample", "A, cadence sample (step: 0 between steps)"),
         ("surrogate", 1, PHI_ENTRIES, PHI_FRAC, False, True, "surrogate derivative by |U - theta|"),
         ("error_table", 1, 4 * (c.classes + 1), c.delta.bits, True, True, "output error at row 4k + 2s + y"),
         ("count", 1, c.classes, 8, False, True, "spikes of each class in this sample"),
@@ -167,7 +167,7 @@ def state_fields(config: Config) -> dict[str, Field]:
     for l, row in c.unit_row.items():
         unit = np.arange(c.input_units if l == 0 else c.sizes[l])
         add(f"weight_trace.{l}", m["weight_trace"], row + unit // c.neuron_lanes, unit % c.neuron_lanes)
-    for name in ("alpha", "alpha_grad", "count"):
+    for name in ("alpha", "count", *(["alpha_grad"] if "alpha_grad" in m else [])):
         add(name, m[name], np.arange(m[name].depth))
     add("surrogate", m["surrogate"], np.arange(PHI_ENTRIES))
     add("error_table", m["error_table"], np.arange(4 * (c.classes + 1)).reshape(c.classes + 1, 2, 2))
