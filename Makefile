@@ -9,7 +9,7 @@ JOBS ?= 2
 # Verilator runs make itself, which must not see the options and the job server of this one.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: demo test lint mutants sweep nir fashion mnist fuzz clean
+.PHONY: demo test lint mutants sweep nir fashion mnist fuzz faults clean
 .NOTPARALLEL:
 
 demo: $(VENV)/installed
@@ -45,6 +45,9 @@ mnist: $(VENV)/installed
 
 fuzz: $(VENV)/installed
 	$(RUN) python -m sim.fuzz
+
+faults: $(VENV)/installed
+	$(RUN) python -m sim.faults
 
 # Installed as the lock file was when this stamp was written.
 $(VENV)/installed: requirements.lock
