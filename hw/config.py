@@ -217,6 +217,15 @@ class Config:
         stands behind them; the last layer has none."""
         return {0: self.hidden, **{l: self.neuron_base[l] for l in self.layers[:-1]}}
 
+    @cached_property
+    def list_base(self) -> dict[int, int]:
+        """First place of a presynaptic layer in the lists of its units (hw/spike/lists.py). A static frame has its own list."""
+        return {l: base for l, base in self.unit_base.items() if l or not self.static}
+
+    @property
+    def listed_units(self) -> int:
+        return sum(self.sizes[l] for l in self.list_base)
+
     # -- neuron lanes: neuron or unit i of a layer is in neuron lane i mod M, row = base + i div M ------
     def neuron_words(self, n: int) -> int:
         """Rows that `n` neurons fill in each of the neuron lanes."""

@@ -39,7 +39,7 @@ class Core(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c = self.config
-        m.submodules.command = command = Command(moves=2 + c.weight_registers)
+        m.submodules.command = command = Command(c)
         m.submodules.registers = registers = Registers(c)
         m.submodules.schedule = schedule = Schedule(c)
         m.submodules.sweeper = sweeper = Sweeper(c)

@@ -14,8 +14,10 @@ import numpy as np
 from hw.config import LANE_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ROW_BITS, Config, ceil_log2
 
 IDENTITY = 0x4F53_0001  # "OS", version 1 of this map
-OP_WRITE, OP_READ = 1, 2
-MAX_BURST = 0xFFFF
+OP_WRITE, OP_READ, OP_NEXT, OP_SEEK = 1, 2, 3, 4
+BURST_BITS = 10
+MAX_BURST = (1 << BURST_BITS) - 1  # words of one access
+COUNTER_BITS = 24  # counters count modulo 2**COUNTER_BITS: a host looks often enough
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
 PHASE_DOCS = {
     "forward": "the lanes sum currents, neurons integrate and fire beside them",
@@ -52,9 +54,9 @@ _REGISTERS = (
     ("rng", 32, "rw", "state R of the random generator, never 0; reads 0 in a core without one"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
-    *((f"cycles_{phase}", 32, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
-    ("sops", 32, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
-    ("sops_dense", 32, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
+    *((f"cycles_{phase}", COUNTER_BITS, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
+    ("sops", COUNTER_BITS, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
+    ("sops_dense", COUNTER_BITS, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
 )
 REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}
 
@@ -97,7 +99,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("theta_grad", m, c.neuron_rows, c.grad.bits, True, c.cadence == "sample", "threshold gradients, cadence sample"),
         ("input_grad", m, c.neuron_words(c.sizes[1]), c.delta.bits, True, c.static, "D of a static first layer"),
         ("alpha", 1, c.n_layers, c.alpha_frac + 1, False, True, "leakage factors, layer 1 in row 0"),
-        ("alpha_grad", 1, c.n_layers, c.alpha_grad_bits, True, True, "A"),
+        ("alpha_grad", 1, c.n_layers, c.alpha_grad_bits, True, c.cadence == "sample", "A, cadence sample (step: 0 between steps)"),
         ("surrogate", 1, PHI_ENTRIES, PHI_FRAC, False, True, "surrogate derivative by |U - theta|"),
         ("error_table", 1, 4 * (c.classes + 1), c.delta.bits, True, True, "output error at row 4k + 2s + y"),
         ("count", 1, c.classes, 8, False, True, "spikes of each class in this sample"),
@@ -165,7 +167,7 @@ def state_fields(config: Config) -> dict[str, Field]:
     for l, row in c.unit_row.items():
         unit = np.arange(c.input_units if l == 0 else c.sizes[l])
         add(f"weight_trace.{l}", m["weight_trace"], row + unit // c.neuron_lanes, unit % c.neuron_lanes)
-    for name in ("alpha", "alpha_grad", "count"):
+    for name in ("alpha", "count", *(["alpha_grad"] if "alpha_grad" in m else [])):
         add(name, m[name], np.arange(m[name].depth))
     add("surrogate", m["surrogate"], np.arange(PHI_ENTRIES))
     add("error_table", m["error_table"], np.arange(4 * (c.classes + 1)).reshape(c.classes + 1, 2, 2))

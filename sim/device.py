@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from amaranth.lib import wiring
 from numpy.typing import ArrayLike
 
 from hw.config import Config
-from hw.memory_map import IDENTITY, LANE_BITS, MAX_BURST, OP_READ, OP_WRITE, PHASES, REGISTERS, ROW_BITS, regions, state_fields
+from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, MAX_BURST, OP_READ, OP_WRITE, PHASES, REGISTERS, ROW_BITS, regions
 from sim.build import build, build_library
 from sim.fast import FastSimulator
 from sim.simulator import Hang, SimulationError, Simulator
 from sw import checks
+from sw.layout import bursts, layout
 
 ENGINES = {"cocotb": "cocotb and VPI, what the checks run on", "fast": "C++ in this process, for long runs"}
 RATES = ("rate_w", "rate_theta", "rate_alpha")
@@ -39,40 +40,6 @@ class Observation(NamedTuple):
     result: Result
     state: dict[str, np.ndarray]
     counters: dict[str, int]
-
-
-def bursts(addresses: np.ndarray) -> list[tuple[int, int]]:
-    """Ascending addresses as (first address, length) of runs, none longer than a host command may be."""
-    ends = np.flatnonzero(np.diff(addresses) != 1) + 1
-    out = []
-    for run in np.split(addresses, ends):
-        out += [(int(run[at]), min(MAX_BURST, len(run) - at)) for at in range(0, len(run), MAX_BURST)]
-    return out
-
-
-class Layout:
-    """Where the state's words stand: all addresses ascending, their bursts, and each array's place among them."""
-
-    def __init__(self, config: Config):
-        self.fields = state_fields(config)
-        self.addresses = np.unique(np.concatenate([f.addresses.ravel() for f in self.fields.values()]))
-        self.bursts = bursts(self.addresses)
-        self.places = {name: np.searchsorted(self.addresses, f.addresses) for name, f in self.fields.items()}
-        self.used = np.zeros(len(self.addresses), np.int64)  # bits of each word that some array holds
-        for name in self.fields:
-            self.used[self.places[name]] |= self.mask(name)
-
-    def mask(self, name: str) -> int:
-        return ((1 << self.fields[name].bits) - 1) << self.fields[name].low
-
-    def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays, from the words at all addresses."""
-        return {name: f.decode(words[self.places[name]]) for name, f in self.fields.items()}
-
-
-@lru_cache(maxsize=8)
-def layout(config: Config) -> Layout:
-    return Layout(config)
 
 
 class Script:
@@ -225,7 +192,7 @@ class SimDevice:
         return self._call(script, lambda words: self._layout.decode(words[at]))
 
     def counters(self) -> dict[str, int]:
-        """Clock cycles by phase, synaptic operations done and skipped; of all samples since the start, modulo 2**32."""
+        """Clock cycles by phase, synaptic operations done and skipped; of all samples since the start, modulo 2**COUNTER_BITS."""
         script = Script()
         return self._call(script, self._read_counters(script))
 
@@ -330,7 +297,7 @@ class SimDevice:
 
         def decode(words: np.ndarray) -> dict[str, int]:
             *cycles, done, dense = (int(words[a][0]) for a in at)
-            return dict(zip(COUNTERS, (*cycles, done, (dense - done) % (1 << 32)), strict=True))
+            return dict(zip(COUNTERS, (*cycles, done, (dense - done) % (1 << COUNTER_BITS)), strict=True))
 
         return decode
 

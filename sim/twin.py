@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hw.config import Config
-from hw.memory_map import state_fields
+from hw.memory_map import COUNTER_BITS, state_fields
 from sim.device import COUNTERS, RATES, Observation, Result, SimDevice
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
@@ -167,7 +167,7 @@ class Twin:
         return states
 
     def _spent(self, seen: Observation) -> dict[str, int]:
-        spent = {name: (seen.counters[name] - self._last[name]) % (1 << 32) for name in COUNTERS}
+        spent = {name: (seen.counters[name] - self._last[name]) % (1 << COUNTER_BITS) for name in COUNTERS}
         self._last = seen.counters
         return spent
 

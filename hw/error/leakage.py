@@ -14,7 +14,7 @@ from hw.streams import bits_for
 
 
 class Leakage(wiring.Component):
-    """Registers alpha and A of every layer.
+    """Registers alpha of every layer, and A: one a layer, or one in all at cadence step, where it holds nothing between passes.
 
     `add` sums `grad`, the gradients of a neuron in each neuron lane, into A of `layer`. `update` starts the change of that layer's alpha from A, which is
     shifted one bit a cycle; `busy` is high until it is done.
@@ -43,9 +43,10 @@ class Leakage(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        wide = signed(region["alpha_grad"].bits)
+        wide, gathers = signed(c.alpha_grad_bits), c.cadence == "sample"
         alpha = Array(Signal(c.alpha_frac + 1, name=f"alpha_{l}") for l in c.layers)
-        total = Array(Signal(wide, name=f"alpha_grad_{l}") for l in c.layers)
+        totals = [Signal(wide, name=f"alpha_grad_{l}") for l in (c.layers if gathers else c.layers[:1])]
+        total = Array(totals if gathers else totals * c.n_layers)
         host, answer = self.host, Const(0, 32)
         at, following = Signal(bits_for(c.n_layers)), Signal(bits_for(c.n_layers))
         m.d.comb += [
@@ -65,11 +66,12 @@ class Leakage(wiring.Component):
             m.d.comb += summed.eq(0)
 
         # alpha: shift A one bit a cycle; the bit shifted out last rounds
-        shifts = Array(Const(c.alpha_shift(l, 0), len(left)) for l in c.layers)
-        moved = minus_halves(alpha[layer], Cat(rounded, change).as_signed())
+        shifts = [c.alpha_shift(l, 0) for l in c.layers]
+        shifted = change[: max(1, len(change) - min(shifts))]  # by that much at least, which leaves the upper bits equal
+        moved = minus_halves(alpha[layer], Cat(rounded, shifted).as_signed())
         m.d.comb += [self.busy.eq(busy), moved_to.eq(Mux(moved < 0, 0, Mux(moved > c.alpha_one, c.alpha_one, moved)))]
         with m.If(self.update):
-            m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), rounded.eq(0), left.eq(shifts[at] + self.rate)]
+            m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), rounded.eq(0), left.eq(Array(shifts)[at] + self.rate)]
         with m.Elif(left != 0):
             m.d.sync += [change.eq(change >> 1), rounded.eq(change[0]), left.eq(left - 1)]
         with m.Elif(busy):
@@ -78,15 +80,18 @@ class Leakage(wiring.Component):
 
         for name, registers, own, value, write in (
             ("alpha", alpha, layer, moved_to, write_alpha),
-            ("alpha_grad", total, at, summed, write_total),
+            *([("alpha_grad", total, at, summed, write_total)] if gathers else []),
         ):
-            select, read = Select(m, host, region[name]), Signal(region[name].bits, name=f"{name}_r")
+            meant, read, row = Select(m, host, region[name]).now, Signal(region[name].bits, name=f"{name}_r"), host.row[: len(at)]
             with m.If(host.enable):
-                m.d.sync += read.eq(registers[host.row[: len(at)]])
+                m.d.sync += read.eq(Mux(meant, registers[row], 0))
             with m.If(host.hosting):
-                m.d.comb += [value.eq(host.data_w), write.eq(host.write & select.now)]
-            answer = answer | select.answer(read)
+                m.d.comb += [value.eq(host.data_w), write.eq(host.write & meant)]
             with m.If(write):
-                m.d.sync += registers[Mux(host.hosting, host.row[: len(at)], own)].eq(value)
+                m.d.sync += registers[Mux(host.hosting, row, own)].eq(value)
+            answer = answer | read
+        if not gathers:
+            with m.If(write_total):
+                m.d.sync += total[at].eq(summed)
         m.d.comb += self.host.data_r.eq(answer)
         return m

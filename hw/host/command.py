@@ -6,21 +6,28 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import Config
 from hw.memory import HOST_BITS, HostBus
-from hw.memory_map import OP_READ, OP_WRITE
+from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, regions
+from hw.streams import bits_for
 
 
 class Command(wiring.Component):
     """Bursts of words in and out.
 
     Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words come back
-    on `reply`. The address counts up in its lower 16 bits. A header with another operation is dropped. Nothing moves while the core is `busy`.
+    on `reply`. The address counts up in its lower 16 bits; a `count` has BURST_BITS, and 0 stands for MAX_BURST + 1. Header ``OP_SEEK``, address: only that. Header
+    ``OP_NEXT``, one word: it goes to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after `moves` + 2 cycles, where the memories take `moves`
+    Timing:   one word a cycle; a read answers after 3 cycles, and another for each register around the weights
     """
 
-    def __init__(self, moves: int) -> None:
-        self.moves = moves
+    def __init__(self, config: Config):
+        self.moves = 2 + config.weight_registers  # that the core's memories take
+        known = regions(config).values()
+        self.row_bits = bits_for(max(region.depth for region in known))
+        self.lane_bits = bits_for(config.lanes)
+        self.region_bits = bits_for(1 + max(region.number for region in known))
         super().__init__(
             {
                 "request": In(stream.Signature(HOST_BITS)),
@@ -33,37 +40,43 @@ class Command(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         request, reply, host = self.request, self.reply, self.host
-        left, reading, row = Signal(16), Signal(), Signal.like(host.row)
-        lane, region = Signal.like(host.lane), Signal.like(host.region)
-        answer, answered = Signal(HOST_BITS), Signal()
+        # As many bits of an address as this core has: the others are 0, which makes every memory's comparison of them smaller.
+        left, op, row = Signal(BURST_BITS), Signal(range(OP_SEEK + 1)), Signal(self.row_bits)
+        lane, region = Signal(self.lane_bits), Signal(self.region_bits)
+        fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
+        there = under_way[-1]
         m.d.comb += [
             host.hosting.eq(~self.busy),
             host.region.eq(region),
             host.lane.eq(lane),
             host.row.eq(row),
             host.data_w.eq(request.payload),
-            host.enable.eq(~answered | reply.ready),
-            reply.valid.eq(answered),
-            reply.payload.eq(answer),
+            host.enable.eq(~there | reply.ready),
+            reply.valid.eq(there),
+            reply.payload.eq(host.data_r),
         ]
-        fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         with m.If(host.enable):
-            m.d.sync += [under_way.eq(Cat(fetch, under_way)), answered.eq(under_way[-1]), answer.eq(host.data_r)]
+            m.d.sync += under_way.eq(Cat(fetch, under_way))
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += request.ready.eq(~self.busy)
-                m.d.sync += [left.eq(request.payload[8:24]), reading.eq(request.payload[:8] == OP_READ)]
-                with m.If(request.valid & request.ready & ((request.payload[:8] == OP_READ) | (request.payload[:8] == OP_WRITE))):
-                    m.next = "ADDRESS"
+                m.d.sync += [left.eq(request.payload[8:]), op.eq(request.payload)]
+                with m.If(request.valid & ~self.busy), m.Switch(request.payload[:8]):
+                    with m.Case(OP_WRITE, OP_READ, OP_SEEK):
+                        m.next = "ADDRESS"
+                    with m.Case(OP_NEXT):
+                        m.d.sync += left.eq(1)
+                        m.next = "WRITE"
             with m.State("ADDRESS"):
                 m.d.comb += request.ready.eq(1)
                 m.d.sync += [row.eq(request.payload[:16]), lane.eq(request.payload[16:24]), region.eq(request.payload[24:])]
-                with m.If(request.valid):
-                    m.next = "HEADER"
-                    with m.If(left != 0):
+                with m.If(request.valid), m.Switch(op):
+                    with m.Case(OP_WRITE):
                         m.next = "WRITE"
-                        with m.If(reading):
-                            m.next = "READ"
+                    with m.Case(OP_READ):
+                        m.next = "READ"
+                    with m.Default():
+                        m.next = "HEADER"
             with m.State("WRITE"):
                 m.d.comb += [request.ready.eq(~self.busy), host.write.eq(request.valid & ~self.busy)]
                 with m.If(host.write):

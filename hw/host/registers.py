@@ -79,8 +79,8 @@ class Registers(wiring.Component):
 
         values |= {"identity": Const(IDENTITY, 32), "config": Const(self.config.digest, 32), "run": Const(0, 1)}
         values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}
-        read = Signal(32)
+        row = Signal(bits_for(len(REGISTERS)))
         with m.If(host.enable):
-            m.d.sync += [read.eq(Array(values[name] for name in REGISTERS)[host.row[: bits_for(len(REGISTERS))]]), then.eq(host.region == 0)]
-        m.d.comb += host.data_r.eq(Mux(then, read, 0))
+            m.d.sync += [row.eq(host.row), then.eq(host.region == 0)]
+        m.d.comb += host.data_r.eq(Mux(then, Array(values[name] for name in REGISTERS)[row], 0))
         return m

@@ -15,7 +15,7 @@ from hw.streams import bits_for
 
 
 class UnitList(wiring.Component):
-    """One list a presynaptic layer, each in that layer's own stretch of a memory.
+    """One list a presynaptic layer of `config.list_base`, each in that layer's own stretch of a memory.
 
     `start` empties the list of layer `layer`; `push` appends the units of word `row` of the layer that it has a bit for: unit row * M + q for
     bit q of the M neuron lanes. Those of a word are listed one a cycle; words wait meanwhile (`busy`). The k-th entry of a layer is read at
@@ -26,7 +26,7 @@ class UnitList(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
-        self.index_bits = bits_for(max(config.sizes[:-1]))
+        self.index_bits = bits_for(max(config.sizes[l] for l in config.list_base))
         layer_bits = bits_for(config.n_layers)
         super().__init__(
             {
@@ -46,24 +46,26 @@ class UnitList(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c = self.config
-        m.submodules.memory = memory = Memory(shape=self.index_bits, depth=c.units, init=[])
+        m.submodules.memory = memory = Memory(shape=self.index_bits, depth=max(2, c.listed_units), init=[])
         writer, reader = memory.write_port(), memory.read_port()
-        bases = Array(c.unit_base[l] for l in range(c.n_layers))
-        lengths = Array(Signal(self.index_bits + 1, name=f"length_{l}") for l in range(c.n_layers))
+        first = min(c.list_base)
+        bases = Array(c.list_base[l] for l in range(first, c.n_layers))
+        lengths = Array(Signal(self.index_bits + 1, name=f"length_{l}") for l in range(first, c.n_layers))
+        written, read = self.layer - first, self.read_layer - first
         push, unit = self._serial(m)
         m.d.comb += [
-            writer.addr.eq(bases[self.layer] + lengths[self.layer]),
+            writer.addr.eq(bases[written] + lengths[written]),
             writer.data.eq(unit),
             writer.en.eq(push),
-            reader.addr.eq(bases[self.read_layer] + self.read_index),
+            reader.addr.eq(bases[read] + self.read_index),
             reader.en.eq(self.read_enable),
             self.read_data.eq(reader.data),
-            self.length.eq(lengths[self.read_layer]),
+            self.length.eq(lengths[read]),
         ]
         with m.If(self.start):
-            m.d.sync += lengths[self.layer].eq(0)
+            m.d.sync += lengths[written].eq(0)
         with m.Elif(push):
-            m.d.sync += lengths[self.layer].eq(lengths[self.layer] + 1)
+            m.d.sync += lengths[written].eq(lengths[written] + 1)
         return m
 
     def _serial(self, m: Module) -> tuple[Value, Value]:

@@ -298,6 +298,8 @@ class Neurons(wiring.Component):
         c = self.config
         forward = (self.kind == Pass.INPUT) | (self.kind == Pass.NEURON)
         local, presynaptic = Signal.like(self.local), self.layer != c.n_layers
+        if c.static:
+            presynaptic &= self.layer != 0
         with m.If(self.start):
             m.d.sync += local.eq(0)
         with m.Elif(self.membranes[0].o.valid):

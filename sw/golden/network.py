@@ -141,7 +141,7 @@ class Network:
 
     def _steps(self, sample: np.ndarray, label: int, learn: str) -> Iterator[int]:
         c = self.config
-        shown = torch.from_numpy(sample.astype(np.int64))
+        shown = torch.from_numpy(sample.astype(np.int64, copy=False))
         x = torch.ones(c.steps, 1, dtype=torch.int64) if c.static else shown
         target = torch.zeros_like(self.count)
         target[label] = 1

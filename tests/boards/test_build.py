@@ -112,7 +112,7 @@ def test_the_block_rams_foreseen_are_those_of_the_design(name, changes):
     for module in (text.decode() if isinstance(text, bytes) else text).split("\nmodule "):
         for bits, depth in re.findall(r"^  memory width (\d+) size (\d+)", module, re.MULTILINE):  # each reader has its own copy
             found += module.count("cell $memrd_v2") * board.chip.family.bram_blocks(int(depth), int(bits))
-    assert found == needs(config, board)["bram"]
+    assert found == sum(hw.build._block_rams(config, board).values())
 
 
 def test_nearest_fits_and_is_maximal():
@@ -169,8 +169,8 @@ def test_malformed_sizes(sizes, capsys):
 def test_gradients_move_to_logic_where_block_ram_runs_out():
     board = BOARDS["ulx3s-85f"]
     config = board.config.replace(cadence="sample")
-    assert hw.build.grads_in_logic(config, board)
-    assert not hw.build.grads_in_logic(config.replace(sizes=(784, 100, 10)), board)
+    assert hw.build.in_logic(config, board) == ["grad"]
+    assert not hw.build.in_logic(config.replace(sizes=(784, 100, 10)), board)
     assert needs(config, board)["bram"] <= board.chip.bram
 
 
@@ -243,14 +243,14 @@ def test_the_command_exits_1_with_the_reason_and_writes_no_json(tools, tmp_path,
 @pytest.mark.parametrize("name", UNITS)
 def test_every_unit_can_be_elaborated(name):
     board = BOARDS["ulx3s-85f"]
-    plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL), board), 1)
+    plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL, board), board), 1)
     assert "top.il" in plan.files
 
 
 def test_a_plan_is_named_by_its_content():
     def digest(seed: int, config: Config = SMALL) -> bytes:
         board = BOARDS["orangecrab-25f"]
-        return hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit("threshold", config), board), seed).digest()
+        return hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit("threshold", config, board), board), seed).digest()
 
     assert digest(1) == digest(1)
     assert len({digest(1), digest(2), digest(1, SMALL.replace(u=Q(5, 12)))}) == 3

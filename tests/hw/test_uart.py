@@ -1,14 +1,12 @@
-"""The host port: bytes on a serial line, and words made of bytes."""
+"""The host port: bytes on a serial line."""
 
 import random
 
 import pytest
 from amaranth.hdl import Module
-from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
-from hw.host.uart import MIN_DIVISOR, UARTReceiver, UARTTransmitter, divisor
-from hw.host.words import BytesToWords, WordsToBytes
+from hw.host.uart import UARTReceiver, UARTTransmitter, divisor
 
 CYCLES = 8  # a bit, as the receiver and the transmitter count
 LIMIT = 200_000  # clock cycles after which a test is stuck
@@ -162,57 +160,6 @@ def test_line_is_idle_before_the_first_byte():
         assert [ctx.get(dut.tx)] + [(await ctx.tick().sample(dut.tx))[-1] for _ in range(40)] == [1] * 41
 
     simulate(dut, watch)
-
-
-@pytest.mark.parametrize("stall_in", [0.0, 0.4])
-@pytest.mark.parametrize("stall_out", [0.0, 0.4])
-def test_bytes_to_words(stall_in, stall_out):
-    dut, rng = BytesToWords(), random.Random(3)
-    data = bytes(rng.randrange(256) for _ in range(400))
-    words = [int.from_bytes(data[k : k + 4], "little") for k in range(0, len(data), 4)]
-
-    async def source(ctx):
-        await put(ctx, dut.i, data, rng, stall_in)
-
-    async def sink(ctx):
-        assert await take(ctx, dut.o, len(words), rng, stall_out) == words
-
-    simulate(dut, source, sink)
-
-
-@pytest.mark.parametrize("stall_in", [0.0, 0.4])
-@pytest.mark.parametrize("stall_out", [0.0, 0.4])
-def test_words_to_bytes(stall_in, stall_out):
-    dut, rng = WordsToBytes(), random.Random(4)
-    words = [rng.randrange(1 << 32) for _ in range(100)]
-
-    async def source(ctx):
-        await put(ctx, dut.i, words, rng, stall_in)
-
-    async def sink(ctx):
-        data = bytes(await take(ctx, dut.o, 4 * len(words), rng, stall_out))
-        assert data == b"".join(word.to_bytes(4, "little") for word in words)
-
-    simulate(dut, source, sink)
-
-
-def test_a_loop_of_all_four():
-    m = Module()
-    m.submodules.to_bytes, m.submodules.to_words = to_bytes, to_words = WordsToBytes(), BytesToWords()
-    m.submodules.tx, m.submodules.rx = tx, rx = UARTTransmitter(MIN_DIVISOR), UARTReceiver(MIN_DIVISOR)
-    m.d.comb += rx.rx.eq(tx.tx)
-    connect(m, to_bytes.o, tx.i)
-    connect(m, rx.o, to_words.i)
-    rng = random.Random(5)
-    words = [rng.randrange(1 << 32) for _ in range(12)]
-
-    async def source(ctx):
-        await put(ctx, to_bytes.i, words, rng, 0)
-
-    async def sink(ctx):
-        assert await take(ctx, to_words.o, len(words), rng, 0) == words
-
-    simulate(m, source, sink)
 
 
 @pytest.mark.parametrize(("clock", "baud", "cycles"), [(24e6, 1e6, 24), (60e6, 1e6, 60), (12e6, 115_200, 104)])

@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.memory_map import IDENTITY, MAX_BURST, PHASES, REGISTERS, state_fields
-from sim.device import ENGINES, SimDevice, bursts
+from sim.device import ENGINES, SimDevice
 from sim.scenarios import random_sample, random_state
 from sim.simulator import SimulationError
+from sw.layout import bursts
 
 CONFIG = Config(sizes=(6, 5, 3), lanes=2, steps=3)
 LOADABLE = [name for name in state_fields(CONFIG) if name != "class"]

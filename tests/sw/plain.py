@@ -47,9 +47,11 @@ class Plain:
 
     def __init__(self, config, state, rates):
         self.c, self.v, self.rates = config, {name: np.asarray(array).tolist() for name, array in state.items()}, rates
+        self.names = tuple(self.v)
+        self.v.setdefault("alpha_grad", [0] * config.n_layers)  # no part of the state at cadence step
 
     def read(self):
-        return {name: np.array(value) for name, value in self.v.items()}
+        return {name: np.array(self.v[name]) for name in self.names}
 
     def run(self, sample, label, learn):
         c, v, last = self.c, self.v, self.c.n_layers

@@ -44,7 +44,8 @@ def random_state(config, random):
     }
     theta = min(0.7, config.u.high / config.u.one)
     sane = initial_state(config, int(random.integers(1000)), theta=theta, alpha=float(random.choice([0, 0.5, 1])), gain=2.0)
-    return state | {"alpha_grad": np.zeros(config.n_layers, int)} | (sane if random.random() < 0.5 else {})
+    zero = {"alpha_grad": np.zeros(config.n_layers, int)} if config.cadence == "sample" else {}
+    return state | zero | (sane if random.random() < 0.5 else {})
 
 
 def random_sample(config, random):

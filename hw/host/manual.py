@@ -1,0 +1,115 @@
+"""docs/link.md, made from what the gateware is made from: `python -m hw.host.manual` writes it, a test checks that it is up to date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hw.config import LANE_BITS, ROW_BITS, Config
+from hw.host import protocol as p
+from hw.memory_map import BURST_BITS, REGISTERS, regions
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "link.md"
+
+TEXT = """# The link
+
+<!-- Made by `python -m hw.host.manual` from hw/host/protocol.py and hw/memory_map.py. -->
+
+How a PC and a device talk: over a serial line (8 data bits, no parity, 1 stop bit; no other wire), or whatever else carries bytes. The
+driver is `sw.device.Device`. All numbers are sent least byte first.
+
+## Frames
+
+A frame is encoded with COBS and ended by a byte 0. What is dropped leaves no trace but the LED `error`: a frame that is cut off, whose length
+or CRC is wrong, or that finds the buffer full. Before a frame is whole and checked the device does nothing with it.
+
+{frames}
+
+The CRC is that of zlib and IEEE 802.3, polynomial {polynomial:#010x} (reflected), over all bytes before it. Of the request's length field the
+lower bits count, as many as a place in the buffer has.
+
+## Sessions
+
+A request with bit 15 of its length field set opens a session: the device then expects the next sequence number (modulo 256). Its payload is
+not executed. Sent again with the number of the last such request, it changes nothing; a host
+that does not know that number opens twice, with two numbers.
+
+- The request with the number expected is executed, and its reply is kept.
+- One of the {window} before it is a repeat: it is not executed, and its reply is sent again.
+- Any other is refused. After a reset there is no session, and every request is refused: so a host learns of it.
+
+At most {window} requests may wait for their replies, and all their decoded bytes must fit into the buffer less one byte. A device with a buffer
+of 1024 bytes takes requests of up to 511: one is received while another is executed. Replies come in the order of the requests. Nothing but a
+sample that runs delays them: any access to the core waits until it is idle.
+
+{statuses}
+
+## Operations
+
+The payload of a request is a list of operations: {header} bytes of header, and data. The data of a reply are those of all its operations, in
+order; a reply of N bytes holds N - {rest} of them.
+
+{operations}
+
+A header is `operation` (1 byte), `count` (2), `width` (1, legal is 1 to 4), `address` (4). An element is the lower `width` bytes of a word; a write
+fills the others with 0. An address has {row_bits} bits of row, {lane_bits} of lane and the region's number above. A count has {count_bits} bits.
+Addresses that do not exist must not be used.
+
+## Description
+
+{description}
+
+A format is two bytes: integer bits with the sign, and fraction bits.
+
+## Registers
+
+Region 0. `rc`: a write of any value clears it.
+
+{registers}
+
+## Memories
+
+Here those of {title} with {lanes} lanes, input {input}, cadence {cadence}; others have other depths. Writing an array of the learning state in part needs its
+word's other bits: `sw.device` reads them first. Values of more than one byte are two's complement where signed.
+
+{memories}
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def manual() -> str:
+    """The page."""
+    config = Config()
+    frames = table(("request", "bytes", "reply", "bytes"), [
+        ("length of all that follows, bit 15: opens a session", 2, "sequence number of the request", 1),
+        ("sequence number", 1, "data", "n"),
+        ("payload", "n", "status", 1),
+        ("", "", "length of all before the CRC, this byte included", 1),
+        ("CRC-32", p.CRC_BYTES, "CRC-32", p.CRC_BYTES),
+    ])  # fmt: skip
+    description = table(("bytes", "what"), p.DESCRIPTION_DOCS)
+    return TEXT.format(
+        frames=frames, polynomial=p.CRC_POLYNOMIAL, window=p.WINDOW, header=p.HEADER_BYTES, rest=p.REPLY_REST, row_bits=ROW_BITS,
+        lane_bits=LANE_BITS, count_bits=BURST_BITS, title=config.title, lanes=config.lanes, input=config.input, cadence=config.cadence,
+        statuses=table(("status", "name", "meaning"), ((s.value, s.name, doc) for s, doc in p.STATUS_DOCS.items())),
+        operations=table(("operation", "name", "meaning"), ((o.value, o.name, doc) for o, doc in p.OP_DOCS.items())),
+        description=f"{p.DESCRIPTION_MOST} bytes, zeros behind the last one that is used.\n\n" + description,
+        registers=table(("row", "name", "bits", "access", "meaning"), ((r.row, r.name, r.bits, r.access, r.doc) for r in REGISTERS.values())),
+        memories=table(("region", "name", "lanes", "rows", "bits", "signed", "what"),
+                       ((r.number, r.name, r.lanes, r.depth, r.bits, "yes" if r.signed else "", r.doc) for r in regions(config).values())),
+    )  # fmt: skip
+
+
+def main() -> int:
+    PAGE.write_text(manual())
+    print(PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

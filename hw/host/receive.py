@@ -1,0 +1,88 @@
+"""Bytes from the line to whole, undamaged frames: COBS, length and CRC are checked before anything is passed on."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.host.crc import Crc32
+from hw.host.protocol import DELIMITER, LENGTH_LEAST
+from hw.streams import bits_for
+
+
+class Receiver(wiring.Component):
+    """A ring of `depth` bytes. A frame's bytes are written behind the last whole frame; its delimiter admits them to `o`, or drops them.
+
+    Dropped is a frame that is cut off or damaged (COBS, length, CRC, or `damaged`: the line lost a byte), or that finds the ring full.
+    `o` has the decoded bytes: length (2), sequence number, payload, CRC (4). `dropped` is high for a cycle when a frame is lost.
+
+    Timing:   a byte is taken every 9 cycles, and always within them; one leaves every 2 cycles
+    """
+
+    i: In(stream.Signature(8))
+    damaged: In(1)
+    o: Out(stream.Signature(8))
+    dropped: Out(1)
+
+    def __init__(self, depth: int):
+        self.depth = depth
+        super().__init__()
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.crc = crc = Crc32()
+        m.submodules.memory = memory = Memory(shape=8, depth=self.depth, init=[])
+        reader, writer = memory.read_port(), memory.write_port()
+        head, tail, admitted = (Signal(bits_for(self.depth), name=n) for n in ("head", "tail", "admitted"))
+        behind = Signal.like(head)
+        block, full, fresh = Signal(8), Signal(), Signal(init=1)  # COBS: bytes left, its zero is not in the data, no byte yet
+        left, where, bad = Signal.like(head), Signal(2), Signal()  # bytes that must follow, bytes of the length field seen
+        byte, decoded, emit = self.i.payload, Signal(8), Signal()
+        m.d.comb += [
+            self.i.ready.eq(~crc.busy),
+            behind.eq(head + 1),
+            crc.push.eq(emit),
+            crc.byte.eq(decoded),
+            writer.addr.eq(head),
+            writer.data.eq(decoded),
+            reader.addr.eq(tail),
+            self.o.payload.eq(reader.data),
+        ]
+        with m.If(self.i.valid & self.i.ready):
+            with m.If(byte == DELIMITER):
+                m.d.comb += crc.start.eq(1)
+                m.d.sync += [fresh.eq(1), bad.eq(0), where.eq(0), block.eq(0)]
+                with m.If((block == 0) & (where == 2) & (left == 0) & crc.good & ~bad):
+                    m.d.sync += admitted.eq(head)
+                with m.Else():
+                    m.d.sync += head.eq(admitted)
+                    m.d.comb += self.dropped.eq(~fresh)
+            with m.Elif(block == 0):
+                m.d.sync += [block.eq(byte - 1), full.eq(byte == 0xFF), fresh.eq(0)]
+                m.d.comb += emit.eq(~fresh & ~full)
+            with m.Else():
+                m.d.sync += block.eq(block - 1)
+                m.d.comb += [emit.eq(1), decoded.eq(byte)]
+        with m.If(emit):
+            with m.If(behind == tail):
+                m.d.sync += bad.eq(1)
+            with m.Else():
+                m.d.comb += writer.en.eq(1)
+                m.d.sync += head.eq(behind)
+            with m.Switch(where):
+                with m.Case(0):
+                    m.d.sync += [left.eq(decoded), where.eq(1)]
+                with m.Case(1):
+                    m.d.sync += [left[8:].eq(decoded), where.eq(2)]
+                    with m.If((decoded[: len(left) - 8] == 0) & (left[:8] < LENGTH_LEAST)):
+                        m.d.sync += bad.eq(1)
+                with m.Default():
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 0):
+                        m.d.sync += bad.eq(1)
+        with m.If(self.damaged):
+            m.d.sync += bad.eq(1)
+        m.d.sync += self.o.valid.eq((tail != admitted) & ~(self.o.valid & self.o.ready))
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += tail.eq(tail + 1)
+        return m

@@ -1,0 +1,315 @@
+"""Is the board in order? `python -m sw.bringup --port PORT --board NAME [--program]`: a table of checks, and what to look at for each that fails.
+
+The network in the device is overwritten. `--port sim` checks the Verilated gateware, `--port golden` the golden model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from boards import BOARDS, Board
+from hw.config import Config, ceil_log2
+from hw.host.protocol import Link
+from hw.memory_map import REGISTERS, Region, regions
+from sw.checkpoint import check_fits
+from sw.device import WORLDS, Device
+from sw.golden.network import Network
+from sw.golden.state import initial_state
+from sw.transport.base import DeviceError, Transport
+from sw.transport.batch import Batch
+
+MARCHED = ("weight", "grad", "membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "delta",
+           "alpha", "alpha_grad", "surrogate", "error_table", "count")  # fmt: skip
+"""Memories that hold what a host writes."""
+NEURON = ("membrane", "spike", "theta_trace", "alpha_trace", "weight_trace", "current", "count")
+"""Arrays that an inference leaves behind."""
+SPEED_WANTED = 0.9  # of the line rate
+MARCH_PART = 256  # words of a memory that are marched over in one go of the progress bar
+ADVICE = {
+    "program": "the USB cable and its driver (Linux: libusb-1.0 and the udev rules of openFPGALoader); the board's name",
+    "link": "power and USB cable; the path of the port; that the bitstream is for this board; that no other program holds the port",
+    "configuration": "that the bitstream is of this configuration: build and program it again",
+    "memory": "supply and clock of the FPGA (a memory that loses bits); else build again with another --seed",
+    "lights": "the LEDs' pins in boards/__init__.py",
+    "generator": "hw/weight/dither.py; timing of the build (is Fmax above the clock?)",
+    "neurons": "timing of the build (is Fmax above the clock?); then hw/spike, the arrays named",
+    "learning": "timing of the build (is Fmax above the clock?); then hw/error and hw/weight, the arrays named",
+    "speed": "other load on the PC; the latency timer of the USB bridge (1 ms is best); the length of the cable if requests are repeated",
+}
+
+
+class Outcome(NamedTuple):
+    """One line of the table. `passed` is None where there is nothing to check."""
+
+    check: str
+    passed: bool | None
+    found: str
+
+    @property
+    def advice(self) -> str:
+        return ADVICE[self.check.split(" ")[0]] if self.passed is False else ""
+
+
+class Failure(Exception):
+    """A check that failed; the message is what was found."""
+
+
+def bring_up(port: str | Transport, config: Config, link: Link, *, seed: int = 1, quiet: bool = True) -> Iterator[Outcome]:
+    """All checks, one after another; the first two end the table if they fail. The network in the device is lost."""
+    try:
+        device = Device.open(port, config=config if port in WORLDS else None, link=link)
+    except DeviceError as e:
+        yield Outcome("link", False, str(e))
+        return
+    with device:
+        info = device.info()
+        yield Outcome("link", True, f"{info.port}, {f'{info.baud:,} baud' if info.baud else 'in this process'}, version 1")
+        try:
+            check_fits(device.config, config)
+        except ValueError as e:
+            yield Outcome("configuration", False, str(e))
+            return
+        yield Outcome("configuration", True, f"{config.title}, {config.lanes} lanes, digest {config.digest:#010x}")
+        for region in regions(config).values():
+            if region.name in MARCHED:
+                yield _outcome(f"memory {region.name}", partial(march, device, region, quiet=quiet))
+        yield _outcome("memory frame" if config.static else "memory event", lambda: check_input(device, seed))
+        yield _outcome("lights", lambda: check_lights(device))
+        yield _outcome("generator", lambda: check_generator(device, seed))
+        yield _outcome("neurons", lambda: check_neurons(device, seed))
+        yield _outcome("learning", lambda: check_learning(device, seed))
+        yield _outcome("speed", lambda: measure_speed(device))
+
+
+def _outcome(name: str, check: Callable[[], str | None]) -> Outcome:
+    try:
+        found = check()
+    except (Failure, DeviceError) as e:
+        return Outcome(name, False, str(e))
+    return Outcome(name, None if found is None else True, found or "this device has none")
+
+
+# -- the checks --------------------------------------------------------------------------------------------------------------------
+
+
+def march(device: Device, region: Region, *, quiet: bool = True) -> str:
+    """March C- over a memory, each word read and written before the next one, with a background of 0101: finds stuck bits, words that
+    cannot be reached or share a place, and words that disturb others.
+
+    Source: A. J. van de Goor, Using march tests to test SRAMs, IEEE Design & Test 10 (1993).
+    """
+    ones = (1 << region.bits) - 1
+    zero, one = 0x5555_5555 & ones, 0xAAAA_AAAA & ones
+    width = min(4, -(-region.bits // 8))
+    addresses = np.concatenate([region.address(0, lane) + np.arange(region.depth) for lane in range(region.lanes)])
+    elements: tuple[tuple[int | None, int | None, int], ...] = (
+        (None, zero, 1), (zero, one, 1), (one, zero, 1), (zero, one, -1), (one, zero, -1), (zero, None, 1))  # fmt: skip
+    with tqdm(total=len(elements) * len(addresses), desc=f"march {region.name}", unit=" words", leave=False, disable=quiet) as bar:
+        for wanted, written, direction in elements:
+            for at in range(0, len(addresses), MARCH_PART):
+                part = addresses[::direction][at : at + MARCH_PART]
+                batch = Batch(device.info().link)
+                for address in map(int, part):
+                    if wanted is not None:
+                        batch.read(address, 1, width)
+                    if written is not None:
+                        batch.write(address, written, width)
+                batch.flush()
+                words = batch.collect(device.session.run(batch.payloads)) & ones
+                if wanted is not None and (words != wanted).any():
+                    first = int(np.flatnonzero(words != wanted)[0])
+                    address, word = int(part[first]), int(words[first])
+                    raise Failure(f"lane {address >> 16 & 0xFF} row {address & 0xFFFF} holds {word:#x}, {wanted:#x} was written;"
+                                  f" bits {word ^ wanted:#x} differ")  # fmt: skip
+                bar.update(len(part))
+    for lane in range(region.lanes):  # lanes that no neuron uses must hold 0
+        device.write_words(region.address(0, lane), np.zeros(region.depth, np.int64))
+    return f"March C-, {len(addresses):,} words of {region.bits} bits"
+
+
+def check_input(device: Device, seed: int) -> str:
+    """The memory of a sample: pixels that are not zero are listed, events are held."""
+    c, rng = device.config, np.random.default_rng(seed)
+    if not c.static:
+        region = device.region("event")
+        for word in (1, 0):
+            device.write_words(region.address(0), [word] * region.depth)
+            if (device.read_words(region.address(0), region.depth) != word).any():
+                raise Failure(f"events of {word} do not stay")
+        return f"{region.depth} events"
+    region = device.region("frame")
+    for pixels in (rng.integers(1, 256, c.sizes[0]), rng.integers(0, 256, c.sizes[0]) * rng.integers(0, 2, c.sizes[0])):
+        device.write_words(region.address(0), pixels)
+        (k,) = np.nonzero(pixels)
+        count = int(device.read_words(REGISTERS["frame_length"].address, 1)[0])
+        if count != len(k) or (device.read_words(region.address(0), count) != k << 8 | pixels[k]).any():
+            raise Failure(f"{count} pixels are listed, {len(k)} are not zero, or their values differ")
+    return f"{region.depth} pixels, {len(k)} listed"
+
+
+def check_lights(device: Device) -> str | None:
+    """The LEDs, where they can be seen from here."""
+    lights = getattr(getattr(device._transport, "model", None), "lights", None)
+    if lights is None:
+        return None if device.info().port == "golden" else "look: `configured` and `alive` are on, `busy` flickers, `error` is off"
+    if not (lights["configured"] and lights["alive"]) or lights["busy"] or lights["error"]:
+        raise Failure(f"an idle device in a session shows {', '.join(name for name, on in lights.items() if on) or 'nothing'}")
+    return "configured and alive are on, busy and error off"
+
+
+def _twins(device: Device, seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
+    """A golden network in the state that the device is given, samples, and labels."""
+    c, rng = device.config, np.random.default_rng(seed)
+    state = initial_state(c, seed, gain=4.0, theta=0.5, alpha=0.9)
+    network = Network(c)
+    network.load(state)
+    network.rate_w, network.rate_theta, network.rate_alpha = 4, 5, 6
+    device.write_state(network.read())
+    device.set_rates(rate_w=4, rate_theta=5, rate_alpha=6)
+    samples = rng.integers(0, 256, (3, c.sizes[0])).astype(np.uint8) if c.static else rng.random((3, c.steps, c.sizes[0])) < 0.3
+    return network, samples, rng.integers(0, c.classes, 3)
+
+
+def _compare(device: Device, network: Network, kinds: tuple[str, ...] | None) -> int:
+    """Compares arrays of the state; how many words."""
+    got, want, words = device.read_state(), network.read(), 0
+    wrong = [name for name in want if (kinds is None or name.split(".")[0] in kinds) and not np.array_equal(got[name], want[name])]
+    if wrong:
+        at = tuple(int(i) for i in np.argwhere(got[wrong[0]] != want[wrong[0]])[0])
+        index = "".join(f"[{i}]" for i in at)
+        raise Failure(f"{', '.join(wrong)} differ from the golden model: {wrong[0]}{index} is {int(got[wrong[0]][at])}, golden"
+                      f" {int(want[wrong[0]][at])}")  # fmt: skip
+    words += sum(array.size for name, array in want.items() if kinds is None or name.split(".")[0] in kinds)
+    return words
+
+
+def check_generator(device: Device, seed: int) -> str | None:
+    """The random generator takes a value, and goes on as the golden one does, one value for each pass over a layer's weights."""
+    if not device.config.stochastic:
+        return None
+    network, samples, labels = _twins(device, seed)
+    for value in (1, 0x8000_0000, 0xDEAD_BEEF):
+        device.write_state({"rng": np.array(value)})
+        network.load({"rng": np.array(value)})
+        if int(device.read_state()["rng"]) != value:
+            raise Failure(f"R holds {int(device.read_state()['rng']):#x}, {value:#x} was written")
+        device.train(samples[:1], labels[:1], "w")
+        network.run(samples[0], int(labels[0]), "w")
+        if int(device.read_state()["rng"]) != network.rng:
+            raise Failure(f"R is {int(device.read_state()['rng']):#x} after a sample from {value:#x}, golden {network.rng:#x}")
+    return f"R from 3 values, {network.rng:#010x} in the end"
+
+
+def check_neurons(device: Device, seed: int) -> str:
+    """Three samples are classified: membranes, spikes and traces of all neurons equal the golden ones."""
+    network, samples, _ = _twins(device, seed)
+    words = 0
+    for sample in samples:
+        device.infer([sample])
+        network.run(sample)
+        words += _compare(device, network, NEURON)
+    return f"{words:,} words equal golden"
+
+
+def check_learning(device: Device, seed: int) -> str:
+    """A sample is learned: the whole state equals the golden one."""
+    network, samples, labels = _twins(device, seed)
+    before = network.read()
+    got, want = int(device.train(samples[:1], labels[:1])[0]), network.run(samples[0], int(labels[0]), "wtl").winner
+    words = _compare(device, network, None)
+    if got != want:
+        raise Failure(f"the sample's class is {got}, golden {want}")
+    changed = sum(int((before[name] != array).sum()) for name, array in network.read().items() if name.startswith("weight."))
+    return f"{words:,} words equal golden, {changed:,} weights changed"
+
+
+def measure_speed(device: Device) -> str | None:
+    """The share of the line rate that bulk writes reach, and requests that had to be sent again."""
+    link, info = device.info().link, device.info()
+    region = device.region("surrogate")
+    model = getattr(device._transport, "model", None)
+    if model is not None and not hasattr(model, "cycles"):
+        return None
+    repeats, batch, data = device.session.repeats, Batch(link), np.arange(region.depth) & (1 << region.bits) - 1
+    for _ in range(max(1, 40_000 // (2 * region.depth))):
+        batch.write(region.address(0), data, 2)
+    batch.flush()
+    clock, start = getattr(model, "cycles", 0), time.perf_counter()
+    list(device.session.run(batch.payloads))
+    if (device.read_words(region.address(0), region.depth) != data).any():
+        raise Failure("what was written is not there")
+    if device.session.repeats != repeats:
+        raise Failure(f"{device.session.repeats - repeats} requests of {len(batch.payloads)} were sent again")
+    sent = sum(map(len, batch.payloads)) + 11 * len(batch.payloads)  # length, number, CRC, COBS, delimiter
+    bits = ceil_log2(256) + 2  # of a byte on the line
+    seconds = (model.cycles - clock) / link.clock if model is not None else time.perf_counter() - start
+    share = sent * bits / (info.baud or link.baud) / seconds
+    if share < SPEED_WANTED and model is None:
+        raise Failure(f"{sent / seconds / 1000:,.0f} kB/s, {share:.0%} of the line rate, {SPEED_WANTED:.0%} wanted")
+    return f"{sent / seconds / 1000:,.0f} kB/s" + (f", {share:.0%} of the line rate" if model is None else ", without the UART")
+
+
+# -- the command -------------------------------------------------------------------------------------------------------------------
+
+
+def program(board: Board) -> Outcome:
+    """Builds the board's bitstream, if it is not there, and loads it with openFPGALoader."""
+    from hw.build import BuildError, build
+
+    try:
+        report = build(board.name, say=lambda line: print(line, file=sys.stderr))
+    except BuildError as e:
+        return Outcome("program", False, str(e))
+    loader = [sys.executable, "-m", "openfpgaloader.cli", *board.loader, report["bitstream"]]
+    done = subprocess.run(loader, capture_output=True, text=True, check=False)
+    said = (done.stdout + done.stderr).strip().splitlines() or ["nothing said"]
+    return Outcome("program", done.returncode == 0, report["bitstream"] if done.returncode == 0 else said[-1])
+
+
+def as_text(outcomes: list[Outcome]) -> str:
+    """The table."""
+    words = {True: "pass", False: "FAIL", None: "-"}
+    width = max(len(o.check) for o in outcomes)
+    lines = []
+    for o in outcomes:
+        lines.append(f"{o.check:<{width}}  {words[o.passed]}  {o.found}")
+        if o.advice:
+            lines.append(f"{'':<{width}}        look at: {o.advice}")
+    failed = [o.check for o in outcomes if o.passed is False]
+    lines.append(f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}" if failed else f"all {len(outcomes)} checks passed")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sw.bringup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", required=True, help="serial port, sim, or golden")
+    parser.add_argument("--board", choices=BOARDS, required=True, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
+    parser.add_argument("--program", action="store_true", help="build and load the board's bitstream first (default: it runs already)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples and weights (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    board, outcomes = BOARDS[given.board], []
+    if given.program and given.port in WORLDS:
+        parser.error(f"--program: {given.port} is no board")
+    if given.seed < 0:
+        parser.error(f"--seed: {given.seed} is not legal; legal is at least 0")
+    if given.program:
+        outcomes.append(program(board))
+        print(as_text(outcomes[-1:]).splitlines()[0], flush=True)
+        time.sleep(1)
+    for outcome in bring_up(given.port, board.config, board.link, seed=given.seed, quiet=False):
+        outcomes.append(outcome)
+    print(as_text(outcomes))
+    return int(any(o.passed is False for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

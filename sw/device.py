@@ -1,0 +1,352 @@
+"""The driver: one device, on a serial port, simulated, or the golden model. numpy in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from hw.config import Config
+from hw.host.protocol import DESCRIPTION_MOST, Link, Op, read_description
+from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, PHASES, REGISTERS, ROW_BITS, Region, regions
+from sw import checkpoint, checks
+from sw.layout import bursts, layout
+from sw.transport.base import DeviceError, Transport
+from sw.transport.batch import Batch
+from sw.transport.session import Session
+
+RATES = ("rate_w", "rate_theta", "rate_alpha")
+COUNTERS = (*(f"cycles_{phase}" for phase in PHASES), "sops", "sops_skipped")
+_COUNTED = (*COUNTERS[:-1], "sops_dense")
+WORLDS = ("sim", "golden")
+CHUNK = 64  # samples between two looks at the counters, which count modulo 2**COUNTER_BITS
+LINK = Link(clock=24_000_000, baud=3_000_000)
+"""Of a device in this process, if no other is asked for."""
+
+
+class Info(NamedTuple):
+    """What a device is: its port, the configuration of its core, and its link."""
+
+    port: str
+    config: Config
+    link: Link
+    baud: int
+    """Bit rate in use, Hz; 0 where there is none."""
+
+
+class Results(NamedTuple):
+    """Of n samples: the class (n,), and spike counts and final membranes (format `u`) of the last layer, (n, C); all int64."""
+
+    classes: np.ndarray
+    counts: np.ndarray
+    membranes: np.ndarray
+
+
+class Device:
+    """A device behind a transport. Made by `open`; a context manager.
+
+    Bad arguments are a ValueError before anything is sent. A device that does not answer, or was reset, is a
+    sw.transport.base.DeviceError that says what to do next. `rates` are the learning rates in use.
+    """
+
+    def __init__(self, transport: Transport, *, timeout: float = 1.0):
+        self.session = Session(transport, timeout=timeout)
+        self._transport = transport
+        baud = self._find(transport)
+        try:
+            self._info = self._identify(baud)
+            self.config = self._info.config
+            self._regions, self._layout = regions(self.config), layout(self.config)
+            if not self.config.static:  # a host before may have gone in the middle of a step
+                region = self._regions["event"]
+                for lane in range(region.lanes):
+                    self._write(region.address(0, lane), np.zeros(region.depth, np.int64), 1)
+            self._set("step", 0)
+            self.rates = dict(zip(RATES, map(int, self._read_registers(RATES)), strict=True))
+            self._last = self._raw_counters()
+            self._counters = dict.fromkeys(_COUNTED, 0)
+        except BaseException:
+            transport.close()
+            raise
+
+    @classmethod
+    def open(cls, port: str | Transport, *, config: Config | None = None, link: Link | None = None, timeout: float = 1.0) -> Device:
+        """Opens the device at a serial port (its path, or a URL of pyserial), or makes one: `sim` is the Verilated gateware, `golden`
+        the golden model, of `config` (`Config()` if None) and `link`.
+
+        `timeout`: seconds to wait for an answer (a sample's time counts). The bit rate is found.
+
+        Raises:
+            DeviceError: nothing answers there.
+            ValueError: the device was built for another network than `config`; the field is named.
+        """
+        if isinstance(port, Transport):
+            transport = port
+        elif port in WORLDS:
+            from sw.transport.simulated import simulated
+
+            transport = simulated(port, config or Config(), link or LINK)
+        else:
+            from sw.transport.serialport import SerialPort
+
+            transport = SerialPort(port)
+        device = cls(transport, timeout=timeout)
+        if config is not None:
+            try:
+                checkpoint.check_fits(device.config, config)
+            except ValueError:
+                device.close()
+                raise
+        return device
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the port back. The device keeps its state."""
+        self._transport.close()
+
+    def info(self) -> Info:
+        """Port, configuration, link and bit rate."""
+        return self._info
+
+    # -- samples ------------------------------------------------------------------------------
+    def infer(self, samples: Iterable[ArrayLike], *, quiet: bool = True) -> Results:
+        """Classifies samples: uint8 (n, N0) for static input, bool (n, T, N0) for events. `quiet`: no progress bar."""
+        c = self.config
+        count, membrane = self._regions["count"], self._layout.fields[f"membrane.{c.n_layers}"]
+        ascending, width = np.sort(membrane.addresses), _width(self._regions["membrane"])
+        places = 1 + c.classes + np.searchsorted(ascending, membrane.addresses)
+
+        def ask(batch: Batch) -> None:
+            self._ask_class(batch)
+            batch.read(count.address(0), c.classes, 1)
+            for address, length in bursts(ascending):
+                batch.read(address, length, width)
+
+        words = self._show(samples, None, "", ask, quiet)
+        parts = words.reshape(-1, 1 + 2 * c.classes)
+        return Results(parts[:, 0], parts[:, 1 : 1 + c.classes], membrane.decode(parts[:, places]))
+
+    def train(self, samples: Iterable[ArrayLike], labels: Sequence[int] | np.ndarray, learn: str = "wtl", *, quiet: bool = True) -> np.ndarray:
+        """Learns from samples, one after another, what `learn` names: any of w (weights), t (thresholds), l (leakages).
+
+        `samples` as for `infer`, `labels` (n,). Returns the class of each sample, (n,) int64, as it was before it was learned from.
+        """
+        return self._show(samples, labels, learn, self._ask_class, quiet)
+
+    def evaluate(self, samples: Iterable[ArrayLike], labels: Sequence[int] | np.ndarray, *, quiet: bool = True) -> float:
+        """Share of the samples whose class is their label."""
+        targets = np.array([checks.check_label(self.config, label) for label in labels])
+        if not targets.size:
+            raise ValueError("labels: none are not legal; legal is at least one")
+        return float(np.mean(self._show(samples, targets, "", self._ask_class, quiet) == targets))
+
+    def set_rates(self, **rates: int) -> None:
+        """Sets any of the learning rates rate_w, rate_theta, rate_alpha: 2**-rate, 0 to 15."""
+        for name, rate in rates.items():
+            if name not in RATES:
+                raise ValueError(f"{name}: no such rate; legal is one of {', '.join(RATES)}")
+            checks.check_rate(name, rate)
+        for name, rate in rates.items():
+            self._set(name, rate)
+            self.rates[name] = int(rate)
+
+    def _show(self, samples: Iterable[ArrayLike], labels: Sequence[int] | np.ndarray | None, learn: str, ask: Callable[[Batch], None],
+              quiet: bool) -> np.ndarray:  # fmt: skip
+        """Shows samples and returns what `ask` asked for after each. All are checked before the first is sent."""
+        c, mask = self.config, checks.learn_mask(learn)
+        checked = [checks.check_sample(c, sample) for sample in samples]
+        targets = [checks.check_label(c, label) for label in labels] if labels is not None else [0] * len(checked)
+        if len(targets) != len(checked):
+            raise ValueError(f"labels: {len(targets)} are not legal; legal are as many as samples, {len(checked)}")
+        out = [np.zeros(0, np.int64)]
+        self._set("learn", mask)
+        with tqdm(total=len(checked), desc="learn" if mask else "infer", unit=" samples", disable=quiet) as bar:
+            for at in range(0, len(checked), CHUNK):
+                batch = Batch(self._info.link)
+                for sample, label in zip(checked[at : at + CHUNK], targets[at : at + CHUNK], strict=True):
+                    if mask:
+                        batch.write(REGISTERS["label"].address, label, 1)
+                    self._sample(batch, sample)
+                    ask(batch)
+                out.append(self._collect(batch))
+                self._count()
+                bar.update(min(CHUNK, len(checked) - at))
+        return np.concatenate(out)
+
+    def _sample(self, batch: Batch, sample: np.ndarray) -> None:
+        run = REGISTERS["run"].address
+        if self.config.static:
+            batch.write(self._regions["frame"].address(0), sample.tobytes(), 1)
+            batch.write(run, 0, 1)
+            return
+        for spikes in sample:
+            if spikes.any():
+                for address, count in bursts(np.sort(self._regions["event"].places(np.flatnonzero(spikes)))):
+                    batch.write(address, b"\1" * count, 1)
+            batch.write(run, 0, 1)
+
+    def _ask_class(self, batch: Batch) -> None:
+        batch.read(REGISTERS["class"].address, 1, 1)
+
+    # -- state --------------------------------------------------------------------------------
+    def load(self, network: Mapping[str, ArrayLike] | str | Path | Any) -> None:
+        """Loads a network: arrays by name, the path of a checkpoint, or a golden network. ValueError names the field that does not fit."""
+        if isinstance(network, str | Path):
+            kept = checkpoint.read(network)
+            checkpoint.check_fits(self.config, kept.config)
+            self.write_state(kept.state)
+        elif isinstance(network, Mapping):
+            self.write_state(network)
+        else:
+            checkpoint.check_fits(self.config, network.config)
+            self.write_state(network.read())
+
+    def write_state(self, state: Mapping[str, ArrayLike]) -> None:
+        """Sets any of the state's arrays, by the names of `hw.memory_map.state_fields`; nothing changes if one is not legal.
+
+        `class` is the core's own and stays as it is.
+        """
+        checked = {name: checks.check_state(self.config, name, array) for name, array in state.items()}
+        checked.pop("class", None)
+        places, values, covered = self._layout.places, *np.zeros((2, len(self._layout.addresses)), np.int64)
+        for name, array in checked.items():
+            values[places[name]] |= array << self._layout.fields[name].low & self._layout.mask(name)
+            covered[places[name]] |= self._layout.mask(name)
+        partial = (covered != 0) & (covered != self._layout.used)  # words of which only a part is given
+        if partial.any():
+            values[partial] |= self._read_words(self._layout.addresses[partial]) & ~covered[partial]
+        if covered.any():
+            position, batch, start = np.flatnonzero(covered), Batch(self._info.link), 0
+            for address, count in bursts(self._layout.addresses[position]):
+                batch.write(address, values[position[start : start + count]], self._width_at(address))
+                start += count
+            self._collect(batch)
+
+    def read_state(self) -> dict[str, np.ndarray]:
+        """The whole state, int64 arrays by name."""
+        return self._layout.decode(self._read_words(self._layout.addresses))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint: state, learning rates, counters, configuration (sw/checkpoint.py)."""
+        checkpoint.write(path, checkpoint.Checkpoint(self.config, self.read_state(), dict(self.rates), self.counters()))
+
+    def restore(self, path: str | Path) -> None:
+        """Goes on from a checkpoint, of any world, as if nothing had been between. Nothing changes if it does not fit (ValueError)."""
+        kept = checkpoint.read(path)
+        checkpoint.check_fits(self.config, kept.config)
+        self.write_state(kept.state)
+        self.set_rates(**kept.rates)
+        self._last = self._raw_counters()
+        self._counters = {name: kept.counters[name] for name in COUNTERS[:-1]}
+        self._counters["sops_dense"] = kept.counters["sops"] + kept.counters["sops_skipped"]
+
+    def counters(self) -> dict[str, int]:
+        """Clock cycles by phase, synaptic operations done and skipped, since the device was opened (or before the checkpoint restored)."""
+        self._count()
+        done = dict(self._counters)
+        dense = done.pop("sops_dense")
+        return done | {"sops_skipped": dense - done["sops"]}
+
+    def _count(self) -> None:
+        now = self._raw_counters()
+        for name in _COUNTED:
+            self._counters[name] += (now[name] - self._last[name]) % (1 << COUNTER_BITS)
+        self._last = now
+
+    def _raw_counters(self) -> dict[str, int]:
+        return dict(zip(_COUNTED, map(int, self._read_registers(_COUNTED)), strict=True))
+
+    # -- words --------------------------------------------------------------------------------
+    def region(self, name: str) -> Region:
+        """A memory by its name in `hw.memory_map.regions`, to be used with `read_words` and `write_words`."""
+        return self._regions[name]
+
+    def read_words(self, address: int, count: int) -> np.ndarray:
+        """`count` words from an address on, int64 and not negative."""
+        batch = Batch(self._info.link)
+        batch.read(address, count, self._width_at(address))
+        return self._collect(batch)
+
+    def write_words(self, address: int, words: ArrayLike) -> None:
+        """Writes words from an address on."""
+        self._write(address, words, self._width_at(address))
+
+    def _write(self, address: int, words: ArrayLike, width: int) -> None:
+        batch = Batch(self._info.link)
+        batch.write(address, words, width)
+        self._collect(batch)
+
+    def _set(self, register: str, value: int) -> None:
+        self._write(REGISTERS[register].address, value, -(-REGISTERS[register].bits // 8))
+
+    def _read_registers(self, names: Iterable[str]) -> np.ndarray:
+        batch = Batch(self._info.link)
+        for name in names:
+            batch.read(REGISTERS[name].address, 1, 4)
+        return self._collect(batch)
+
+    def _read_words(self, addresses: np.ndarray) -> np.ndarray:
+        batch = Batch(self._info.link)
+        for address, count in bursts(addresses):
+            batch.read(address, count, self._width_at(address))
+        return self._collect(batch)
+
+    def _width_at(self, address: int) -> int:
+        number = address >> LANE_BITS + ROW_BITS
+        return next((_width(r) for r in self._regions.values() if r.number == number), 4)
+
+    def _collect(self, batch: Batch) -> np.ndarray:
+        batch.flush()
+        return batch.collect(self.session.run(batch.payloads))
+
+    # -- at the start -------------------------------------------------------------------------
+    def _find(self, transport: Transport) -> int:
+        """Opens a session at the first bit rate at which the device answers; that rate, or 0."""
+        try:
+            if not transport.bauds:
+                self.session.open()
+                return 0
+            for baud in transport.bauds:
+                try:
+                    transport.set_baud(baud)
+                    self.session.open(timeout=0.2, tries=2)
+                    return baud
+                except DeviceError:
+                    continue
+            self.session.open(tries=1)
+            return transport.bauds[-1]
+        except BaseException:
+            transport.close()
+            raise
+
+    def _identify(self, baud: int) -> Info:
+        batch = Batch(Link(clock=1, baud=1, buffer=256, reply=64))
+        batch.read(0, DESCRIPTION_MOST, 1, Op.INFO)
+        batch.read(REGISTERS["identity"].address, 2, 4)
+        batch.flush()
+        words = batch.collect(self.session.run(batch.payloads))
+        try:
+            config, link = read_description(bytes(words[:DESCRIPTION_MOST].astype(np.uint8)))
+        except (ValueError, IndexError) as e:
+            raise DeviceError(f"{self._transport.name}: a device answers, but this driver does not understand it: {e}") from None
+        identity, digest = map(int, words[DESCRIPTION_MOST:])
+        if (identity, digest) != (IDENTITY, config.digest):
+            raise DeviceError(f"{self._transport.name}: identity {identity:#010x}, configuration {digest:#010x}, but {IDENTITY:#010x} and"
+                              f" {config.digest:#010x} follow from its description; build and program it again")  # fmt: skip
+        self.session.link = link
+        return Info(self._transport.name, config, link, baud)
+
+
+def _width(region: Region) -> int:
+    """Bytes of a word of this memory on the line."""
+    return min(4, -(-region.bits // 8))
+

@@ -1,0 +1,44 @@
+"""Where the learning state stands among a core's words."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from hw.config import Config
+from hw.memory_map import MAX_BURST, state_fields
+
+
+def bursts(addresses: np.ndarray) -> list[tuple[int, int]]:
+    """Ascending addresses as (first address, length) of runs, none longer than a host command may be."""
+    ends = np.flatnonzero(np.diff(addresses) != 1) + 1
+    out = []
+    for run in np.split(addresses, ends):
+        out += [(int(run[at]), min(MAX_BURST, len(run) - at)) for at in range(0, len(run), MAX_BURST)]
+    return out
+
+
+class Layout:
+    """Where the state's words stand: all addresses ascending, their bursts, and each array's place among them."""
+
+    def __init__(self, config: Config):
+        self.fields = state_fields(config)
+        self.addresses = np.unique(np.concatenate([f.addresses.ravel() for f in self.fields.values()]))
+        self.bursts = bursts(self.addresses)
+        self.places = {name: np.searchsorted(self.addresses, f.addresses) for name, f in self.fields.items()}
+        self.used = np.zeros(len(self.addresses), np.int64)  # bits of each word that some array holds
+        for name in self.fields:
+            self.used[self.places[name]] |= self.mask(name)
+
+    def mask(self, name: str) -> int:
+        return ((1 << self.fields[name].bits) - 1) << self.fields[name].low
+
+    def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays, from the words at all addresses."""
+        return {name: f.decode(words[self.places[name]]) for name, f in self.fields.items()}
+
+
+@lru_cache(maxsize=8)
+def layout(config: Config) -> Layout:
+    return Layout(config)

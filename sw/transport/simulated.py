@@ -1,0 +1,57 @@
+"""Devices that live in this process: the Verilated gateware, or the golden model behind the same protocol."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hw.config import Config
+from hw.host.protocol import Link
+from sw.transport.base import Transport
+
+SLICE = 20_000_000  # clock cycles of the simulated device in one call, so that an interrupt from the keyboard gets through
+
+
+class Model(Protocol):
+    """A device that takes and gives bytes, and whose time passes only in `run` (sim.endpoint.Model, sw.transport.golden.Model)."""
+
+    def run(self, data: bytes = b"", *, limit: int = ..., capacity: int = ..., frame: bool = ...) -> tuple[int, bytes]:
+        """Sends `data` and runs until nothing more happens, for `limit` clock cycles, until `capacity` bytes or (`frame`) a delimiter came.
+
+        How many bytes were sent, and the bytes that came.
+        """
+
+    def reset(self) -> None:
+        """Resets registers, not memories."""
+
+
+class Simulated(Transport):
+    """The line to a model. Its time stands still between calls, so that a timeout means that nothing will ever come."""
+
+    def __init__(self, name: str, model: Model):
+        self.name, self.model = name, model
+        self._waiting = b""
+
+    def send(self, data: bytes) -> None:
+        self._waiting += data
+
+    def receive(self, timeout: float) -> bytes:
+        while True:
+            sent, data = self.model.run(self._waiting, limit=SLICE, frame=True)
+            idle = not data and sent == len(self._waiting)
+            self._waiting = self._waiting[sent:]
+            if data or idle:
+                return data
+
+    def close(self) -> None:
+        getattr(self.model, "close", lambda: None)()
+
+
+def simulated(world: str, config: Config, link: Link, *, serial: bool = False) -> Simulated:
+    """World `sim` (the Verilated gateware; `serial`: with its UART, bit by bit) or `golden`."""
+    if world == "golden":
+        from sw.transport.golden import Model as Golden
+
+        return Simulated(world, Golden(config, link))
+    from sim.endpoint import Model as Gateware
+
+    return Simulated(world, Gateware(config, link, serial=serial))

@@ -1,0 +1,185 @@
+"""The whole device, Verilated: bytes in, bytes out, against the golden device and the driver."""
+
+import random
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hw.config import Config
+from hw.host.protocol import Link, Op, Status
+from hw.memory_map import REGISTERS
+from sim.endpoint import Model
+from sim.fuzz import CONFIG, KINDS, LINK, Difference, Fuzz
+from sw.device import Device
+from sw.golden.state import initial_state
+from sw.transport.frames import parse_reply, request
+from sw.transport.simulated import Simulated
+from tests.sw.test_link import digits, golden, same, start
+
+
+class Kept(Simulated):
+    """A line to a model that outlives it."""
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = Model(CONFIG, LINK)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def line(model):
+    model.reset()
+    return Kept("sim", model)
+
+
+def replies(model, data, **options):
+    sent, out = model.run(data, limit=1_000_000, **options)
+    assert sent == len(data)
+    return [parse_reply(part) for part in out.split(b"\0") if part]
+
+
+@pytest.fixture(scope="module")
+def fuzz():
+    fuzz = Fuzz()
+    fuzz.send("opened", 0)
+    yield fuzz
+    fuzz.close()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from([*KINDS, "opened"]), st.integers(0, 2**32 - 1)), min_size=1, max_size=30))
+def test_frames_of_every_kind(fuzz, frames):
+    for kind, seed in frames:
+        fuzz.send(kind, seed)
+    fuzz.flush()
+
+
+def test_many_frames_and_the_whole_state(fuzz):
+    fuzz.run(3000, 5)
+    assert min(fuzz.frames[kind] for kind in KINDS) >= 20 and min(fuzz.answers[status] for status in (Status.OK, Status.SEQUENCE, Status.ILLEGAL)) > 100
+
+
+def test_the_fuzzer_sees_a_device_that_acts_on_damaged_frames(monkeypatch):
+    fuzz = Fuzz()  # built already
+    monkeypatch.setattr("sw.transport.golden.parse_request", lambda whole, buffer: None)
+    with pytest.raises(Difference, match="the gateware answers"):
+        fuzz.run(20, 1)
+    fuzz.close()
+
+
+def test_reset_in_any_state(fuzz):
+    """The device is reset at many clock cycles, in the middle of frames, samples and replies, and goes on in the next session."""
+    rng = random.Random(1)
+    for cycles in [*range(1, 200, 9), *(rng.randrange(200, 3000) for _ in range(30))]:
+        run = struct.pack("<BHBI", Op.WRITE, 1, 1, REGISTERS["run"].address) + b"\0"
+        read = struct.pack("<BHBI", Op.READ, 1, 1, REGISTERS["class"].address)
+        fuzz.gateware.run(request(fuzz.host.next, run + read), limit=cycles)
+        fuzz.gateware.reset()
+        assert replies(fuzz.gateware, b"\0" + request(3, b""))[0].status == Status.CLOSED
+        state = Device.open(Kept("sim", fuzz.gateware)).read_state()
+        Device.open(Kept("golden", fuzz.golden)).write_state(state)
+        for model in (fuzz.gateware, fuzz.golden):
+            model.reset()
+        fuzz.send("opened", cycles)
+        for k in range(3):
+            fuzz.send("good", 100 * cycles + k)
+        fuzz.flush()
+
+
+def test_a_host_that_ignores_the_window_harms_nobody(line):
+    """Frames that find the buffer full are dropped; those that were in it are answered, and then the session goes on."""
+    model = line.model
+    assert replies(model, request(1, b"", opening=True))[0].status == Status.OK
+    ask = struct.pack("<BHBI", Op.READ, 20, 4, REGISTERS["identity"].address)
+    got = replies(model, b"".join(request(2 + k, ask) for k in range(100)))
+    assert all(got) and 20 < len(got) < 100, f"the scenario proves little: {len(got)} answers"
+    done = [reply.sequence for reply in got if reply.status == Status.OK]
+    assert done == list(range(2, 2 + len(done))), "a frame was executed out of order"
+    assert replies(model, request(2 + len(done), b""))[0].status == Status.OK and model.lights["error"]
+
+
+def test_a_host_that_stops_reading_loses_nothing(line):
+    model = line.model
+    replies(model, request(1, b"", opening=True))
+    ask = struct.pack("<BHBI", Op.READ, 20, 4, REGISTERS["identity"].address)
+    data, out = b"".join(request(2 + k, ask) for k in range(3)), b""
+    sent, part = model.run(data, limit=100_000, capacity=1)
+    while part or sent < len(data):  # one byte at a time
+        out, data = out + part, data[sent:]
+        sent, part = model.run(data, limit=100_000, capacity=1)
+    assert [reply.sequence for reply in map(parse_reply, out.split(b"\0")[:-1])] == [2, 3, 4]
+
+
+def test_lights(line):
+    model = line.model
+    assert model.lights == {"configured": True, "alive": False, "busy": False, "error": False}
+    replies(model, request(1, b"", opening=True))
+    assert model.lights["alive"] and not model.lights["error"]
+    replies(model, b"\1\2\3\0")
+    assert model.lights["error"]
+    run = struct.pack("<BHBI", Op.WRITE, 1, 1, REGISTERS["run"].address) + b"\0"
+    busy = set()
+    data = request(2, run)
+    for _ in range(60):
+        sent, _ = model.run(data, limit=10)
+        data = data[sent:]
+        busy.add(model.lights["busy"])
+    assert busy == {False, True}
+    replies(model, request(7, b"", opening=True))
+    assert not model.lights["error"]
+
+
+# -- one script, three worlds ----------------------------------------------------------------------------------------------------
+
+
+def learn(line, path=None):
+    """The same training script for every world: 100 samples; `path` saves after 40 of them."""
+    samples, labels = digits(CONFIG, 100)
+    with Device.open(line) as device:
+        device.load(start(CONFIG, 1))
+        device.set_rates(rate_w=6, rate_theta=8, rate_alpha=8)
+        classes = device.train(samples[:40], labels[:40])
+        if path:
+            device.save(path)
+        classes = np.concatenate([classes, device.train(samples[40:], labels[40:])])
+        return classes, device.read_state(), device.counters()
+
+
+def test_a_script_cannot_tell_sim_from_golden(model, tmp_path):
+    model.reset()
+    sim, gold = learn(Kept("sim", model), tmp_path / "sim"), learn(golden(), tmp_path / "golden")
+    assert np.array_equal(sim[0], gold[0]) and same(sim[1], gold[1])
+    assert sim[2]["sops"] == gold[2]["sops"] > 1000 and len(set(sim[0])) == 3
+    # Killed after 40 samples, and gone on with in the other world: as if nothing had been.
+    samples, labels = digits(CONFIG, 100)
+    for path, line in ((tmp_path / "sim", golden()), (tmp_path / "golden", Kept("sim", model))):
+        with Device.open(line) as device:
+            device.restore(path)
+            assert np.array_equal(device.train(samples[40:], labels[40:]), sim[0][40:])
+            assert same(device.read_state(), sim[1]) and device.counters()["sops"] == sim[2]["sops"]
+
+
+def test_the_line_is_in_use_while_samples_stream():
+    """With the UART, bit by bit: 784-byte frames to a small network that is as slow as the board's."""
+    config = Config(sizes=(784, 4, 3), lanes=1, steps=2, cadence="step")
+    model = Model(config, Link(clock=24_000_000, baud=3_000_000), serial=True)
+    rng = np.random.default_rng(1)
+    samples = (rng.integers(0, 256, (12, 784)) * (rng.random((12, 784)) < 0.3)).astype(np.uint8)
+    with Device.open(Simulated("sim", model)) as device, Device.open(golden(config, device.info().link)) as twin:
+        for d in (device, twin):
+            d.load(initial_state(config, 1))
+        before = model.cycles, model.line_cycles
+        classes = device.train(samples, [0, 1, 2] * 4)
+        cycles, busy = model.cycles - before[0], model.line_cycles - before[1]
+        assert np.array_equal(classes, twin.train(samples, [0, 1, 2] * 4)) and same(device.read_state(), twin.read_state())
+    payload = samples.size * 10 * 8  # clock cycles: ten bits a byte, eight cycles a bit
+    print(f"line in use {busy / cycles:.1%}, by pixels {payload / cycles:.1%}")
+    assert busy / cycles > 0.9
