@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,7 +23,7 @@ class Command(wiring.Component):
     """
 
     def __init__(self, config: Config):
-        self.moves = 2 + config.weight_registers  # that the core's memories take
+        self.moves, self.far = 2 + config.weight_registers, config.weight_registers > 0  # moves that the core's memories take
         known = regions(config).values()
         self.row_bits = bits_for(max(region.depth for region in known))
         self.lane_bits = bits_for(config.lanes)
@@ -45,15 +45,19 @@ class Command(wiring.Component):
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         there = under_way[-1]
+        if self.far:
+            # The memories stop a cycle late, so that this is a register which reaches them all; the word that comes meanwhile is kept.
+            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()
+            m.d.comb += [host.enable.eq(~keep), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
+        else:
+            m.d.comb += [host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
         m.d.comb += [
             host.hosting.eq(~self.busy),
             host.region.eq(region),
             host.lane.eq(lane),
             host.row.eq(row),
             host.data_w.eq(request.payload),
-            host.enable.eq(~there | reply.ready),
-            reply.valid.eq(there),
-            reply.payload.eq(host.data_r),
         ]
         with m.If(host.enable):
             m.d.sync += under_way.eq(Cat(fetch, under_way))

@@ -166,6 +166,8 @@ class Neurons(wiring.Component):
         for copy in (*self.deltas[1:], *([self.theta_copy] if c.cadence == "step" else [])):
             m.d.comb += follow(copy.host, self.host)
 
+        self.erring = Signal()  # decoded a cycle later, before the first neuron comes
+        m.d.sync += self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR))
         self._walk(m)
         for q in self.lanes:
             self._multipliers(m, q)
@@ -192,10 +194,6 @@ class Neurons(wiring.Component):
                 forward.p.eq(mul.port.p),
                 error.p.eq(mul.port.p),
             ]
-
-    @property
-    def erring(self):
-        return (self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR)
 
     def _walk(self, m: Module) -> None:
         """Cycle 0 reads the memories at the walker's row, cycle 1 (`there`, a bit a lane) has the words."""

@@ -88,8 +88,16 @@ class Lanes(wiring.Component):
         fan_out(m, self.host, [member for member in members.values() if member is not None], self.answer_moves)
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
-        self.forward, self.backward, self.gather, self.descend, self.apply = (Signal(name=kind.name.lower()) for kind in Sweep)
-        m.d.sync += [getattr(self, kind.name.lower()).eq(self.sweep == kind) for kind in Sweep]
+        self.forward, self.backward, self.gather, self.descend, self.apply = Signal(), Signal(), Signal(), Signal(), Signal()
+        self.summing = Signal()
+        m.d.sync += [
+            self.forward.eq(self.sweep == Sweep.FORWARD),
+            self.backward.eq(self.sweep == Sweep.BACKWARD),
+            self.gather.eq(self.sweep == Sweep.GATHER),
+            self.descend.eq(self.sweep == Sweep.DESCEND),
+            self.apply.eq(self.sweep == Sweep.APPLY),
+            self.summing.eq((self.sweep == Sweep.FORWARD) | (self.sweep == Sweep.BACKWARD)),
+        ]
         self._issue(m)
         self._read(m)
         products = self._multiply(m)
@@ -147,15 +155,15 @@ class Lanes(wiring.Component):
 
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""
-        c, products, forward, backward = self.config, [], self.forward, self.backward
+        c, products = self.config, []
         for lane in range(c.lanes):
             mul = Multiplier(max(c.w.bits, c.delta.bits), max(operand_bits(c), c.delta.bits))
             m.submodules[f"mul_{lane}"] = mul
             w, delta = self.w_read[lane], self.delta_read[lane]
             m.d.comb += [
-                mul.port.a.eq(Mux(forward | backward, w, delta)),
-                mul.port.b.eq(Mux(backward, delta, self.factor)),
-                mul.port.c.eq(Mux(forward | backward, 0, rounding(c.weight_grad_shift))),
+                mul.port.a.eq(Mux(self.summing, w, delta)),
+                mul.port.b.eq(Mux(self.backward, delta, self.factor)),
+                mul.port.c.eq(Mux(self.summing, 0, rounding(c.weight_grad_shift))),
                 mul.port.en.eq(1),
             ]
             products.append(mul.port.p)
