@@ -33,13 +33,14 @@ class Command(wiring.Component):
                 "request": In(stream.Signature(HOST_BITS)),
                 "reply": Out(stream.Signature(HOST_BITS)),
                 "busy": In(1),
+                "waiting": Out(1),  # a word is taken and not done
                 "host": Out(HostBus()),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        request, reply, host = self.request, self.reply, self.host
+        request, reply, host = self._request(m), self.reply, self.host
         # As many bits of an address as this core has: the others are 0, which makes every memory's comparison of them smaller.
         left, op, row = Signal(BURST_BITS), Signal(range(OP_SEEK + 1)), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
@@ -94,3 +95,13 @@ class Command(wiring.Component):
                     with m.If(left == 1):
                         m.next = "HEADER"
         return m
+
+    def _request(self, m: Module) -> stream.Interface:
+        """The words to come, from a register where it is far to the memories."""
+        if not self.far:
+            return self.request
+        words = stream.Signature(HOST_BITS).create()
+        m.d.comb += [self.request.ready.eq(~words.valid | words.ready), self.waiting.eq(words.valid)]
+        with m.If(self.request.ready):
+            m.d.sync += [words.valid.eq(self.request.valid), words.payload.eq(self.request.payload)]
+        return words
