@@ -9,7 +9,7 @@ JOBS ?= 2
 # Verilator runs make itself, which must not see the options and the job server of this one.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: demo test lint mutants sweep nir fashion mnist fuzz faults clean
+.PHONY: demo test lint mutants sweep nir fashion mnist fuzz faults formal clean
 .NOTPARALLEL:
 
 demo: $(VENV)/installed
@@ -48,6 +48,9 @@ fuzz: $(VENV)/installed
 
 faults: $(VENV)/installed
 	$(RUN) python -m sim.faults
+
+formal: $(VENV)/installed
+	$(RUN) python -m sim.formal
 
 # Installed as the lock file was when this stamp was written.
 $(VENV)/installed: requirements.lock

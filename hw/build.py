@@ -53,6 +53,7 @@ DONE = "done"  # written into a build directory when all tools have run
 UNITS = {
     "core": "hw.core:Core",
     "link": "hw.host.link:Endpoint",
+    "command": "hw.host.command:Command",
     "schedule": "hw.schedule:Schedule",
     "lanes": "hw.weight.lanes:Lanes",
     "sweeper": "hw.weight.sweeper:Sweeper",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from sim.fuzz import CONFIG, LINK
-from sim.mutants import copy_of_the_tree
+from sim.mutants import Outdated, changed_tree, copy_of_the_tree
 
 
 class Fault(NamedTuple):
@@ -63,18 +63,15 @@ def failed_rows() -> list[str]:
 
 def rows_with(fault: Fault | None) -> list[str] | str:
     """The rows that fail with a fault, or what went wrong."""
-    with copy_of_the_tree() as tree:
-        if fault:
-            path = tree / fault.file
-            text = path.read_text()
-            if text.count(fault.old) != 1:
-                return f"outdated: {fault.old!r} is {text.count(fault.old)} times in {fault.file}"
-            path.write_text(text.replace(fault.old, fault.new))
-        done = subprocess.run([sys.executable, "-m", "sim.faults", "--here"], cwd=tree, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return (done.stdout + done.stderr).strip().splitlines()[-1]
-        rows: list[str] = json.loads(done.stdout)
-        return rows
+    try:
+        with changed_tree(fault.file, fault.old, fault.new) if fault else copy_of_the_tree() as tree:
+            done = subprocess.run([sys.executable, "-m", "sim.faults", "--here"], cwd=tree, capture_output=True, text=True, check=False)
+    except Outdated as outdated:
+        return str(outdated)
+    if done.returncode:
+        return (done.stdout + done.stderr).strip().splitlines()[-1]
+    rows: list[str] = json.loads(done.stdout)
+    return rows
 
 
 def judge(fault: Fault | None, rows: Sequence[str] | str) -> bool:

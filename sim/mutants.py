@@ -28,6 +28,10 @@ TREE = ("boards", "hw", "sim", "sw", "tests", "pyproject.toml")
 FAILED = 1  # pytest's exit code if tests ran and failed
 
 
+class Outdated(Exception):
+    """A change's old text is not in its file once."""
+
+
 class Mutant(NamedTuple):
     """`old` in `file` becomes `new`; `test` (a file, and what to select there) must fail then."""
 
@@ -106,6 +110,18 @@ def copy_of_the_tree() -> Iterator[Path]:
         yield copy
 
 
+@contextmanager
+def changed_tree(file: str, old: str, new: str) -> Iterator[Path]:
+    """Such a copy in which `old` in `file` is `new`. Raises Outdated."""
+    with copy_of_the_tree() as tree:
+        path = tree / file
+        text = path.read_text()
+        if text.count(old) != 1:
+            raise Outdated(f"outdated: {old!r} is {text.count(old)} times in {file}")
+        path.write_text(text.replace(old, new))
+        yield tree
+
+
 def run_test(tree: Path, test: str) -> tuple[int, str]:
     """Exit code of pytest, and the line that says what failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
@@ -116,14 +132,12 @@ def run_test(tree: Path, test: str) -> tuple[int, str]:
 
 def try_mutant(mutant: Mutant) -> tuple[bool, str]:
     """Whether the mutant was caught, and how (or why not)."""
-    with copy_of_the_tree() as tree:
-        path = tree / mutant.file
-        text = path.read_text()
-        if text.count(mutant.old) != 1:
-            return False, f"outdated: {mutant.old!r} is {text.count(mutant.old)} times in {mutant.file}"
-        path.write_text(text.replace(mutant.old, mutant.new))
-        code, why = run_test(tree, mutant.test)
-        return code == FAILED, why if code else "survived: its test passed"
+    try:
+        with changed_tree(mutant.file, mutant.old, mutant.new) as tree:
+            code, why = run_test(tree, mutant.test)
+            return code == FAILED, why if code else "survived: its test passed"
+    except Outdated as outdated:
+        return False, str(outdated)
 
 
 def try_original(test: str) -> str | None:

