@@ -44,11 +44,11 @@ PAPER = {
 """What the seed paper reports for a study; first, for all of them."""
 
 
-def run(plan: Plan, folder: Path, *, jobs: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Trains, measures and writes `folder`; what was there of an earlier run stays until all is measured."""
+def run(plan: Plan, folder: Path, models: Path, *, jobs: int = 1, quiet: bool = False) -> dict[str, Any]:
+    """Trains, measures and writes `folder`; what was there of an earlier run stays until all is measured. `models`: where networks are kept."""
     torch.set_num_threads(1)
     start = time.monotonic()
-    lab = Lab(plan, folder / "models", jobs, quiet)
+    lab = Lab(plan, models, jobs, quiet)
     lab.train(d for study in plan.studies for d in study.definitions(plan))
     fresh = folder / "new"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,11 +78,13 @@ def _same_layers(plan: Plan, names: Iterable[str]) -> None:
 
 
 def _by_layer(caption: str, columns: dict[str, list[np.ndarray]], names: Iterable[str]) -> Table:
-    """Rows are layers; cells the mean and spread over seeds of a (seeds, layers) column."""
-    rows = [
-        [f"{i + 1} ({name})", *(plus_minus([values[i] for values in per_seed]) for per_seed in columns.values())] for i, name in enumerate(names)
-    ]
-    return Table(caption, ["layer", *columns], rows)
+    """Mean and spread over seeds of (seeds, layers) by name; layers are rows, or columns if they are fewer than the names."""
+    layers = [f"{i + 1} ({name})" for i, name in enumerate(names)]
+    rows = [[layer, *(plus_minus([values[i] for values in v]) for v in columns.values())] for i, layer in enumerate(layers)]
+    table = [["layer (its name)", *columns], *rows]
+    if len(columns) > len(layers):
+        table = [list(column) for column in zip(*table, strict=True)]
+    return Table(caption, table[0], table[1:])
 
 
 def _samples(lab: Lab) -> str:
@@ -148,12 +151,18 @@ class Diagonal(Study):
             columns[_named(pair)], names = [c.diagonal for c in compared], compared[0].x
         if lab.plan.seeds > 1:
             for name in dict.fromkeys(pair[0] for pair in self.pairs):
-                columns[f"{name}, two seeds"] = [_compare(lab, (name, name), s, (s + 1) % lab.plan.seeds).diagonal for s in _seeds(lab)]
+                columns[f"{name}, two seeds"] = [_compare(lab, (name, name), *seeds).diagonal for seeds in combinations(_seeds(lab), 2)]
         text = [
             f"{_samples(lab)} Mean ± standard deviation over {lab.plan.seeds} seeds. Models of one seed start from the same weights and see samples in "
-            "the same order (the integer network: from the same weights, rounded, in an order of its own). “Two seeds” compares one model with "
-            "itself started from other weights: what is above it, two ways of learning share beyond what any two runs share."
+            "the same order. “Two seeds” compares one model with itself started from other weights: what is above it, two ways of learning share beyond "
+            "what any two runs share."
         ]
+        chips = [d.name for d in self.definitions(lab.plan) if d.chip]
+        if chips:
+            text.append(
+                f"{', '.join(chips)}: the integer network, equal in every bit to the FPGA. It starts from the same weights, rounded, and learns by STOP as the chip does: one sample "
+                "an update, in an order of its own, with learning rates that are powers of two; the float networks learn in batches by Adam."
+            )
         out = Outcome(self.title, text, {k: {"layers": names, "cka": v} for k, v in columns.items()})
         out.tables.append(_by_layer("CKA of layers at the same place", columns, names))
         for i, (title, chosen) in enumerate((("pairs of models", False), ("two seeds of one model", True))):
@@ -583,12 +592,12 @@ class Quantisation(Study):
 
 
 def formats(model: Model, bits: int) -> Config:
-    """The chip's formats with weights of so many bits."""
+    """The chip's formats with weights of so many bits; gradients, which inference does not use, have as many fraction bits as these ask for."""
     most = max(float(p.abs().max()) for name, p in model.states[-1].items() if name.endswith("weight"))
-    whole = min(bits, 1 + max(0, int(np.ceil(np.log2(max(most, 1e-9))))))
+    whole = min(bits, 2 + max(0, int(np.floor(np.log2(max(most, 1.0))))))
     w = Q(whole, bits - whole)
-    u = Q(4, min(12, w.f + 8))
-    return replace(model.definition.config, w=w, u=u, theta_min=max(1, u.one // 16))
+    u, fine = Q(4, min(12, w.f + 8)), max(12, w.f)
+    return replace(model.definition.config, w=w, u=u, grad=Q(18 - fine, fine), theta_min=max(1, u.one // 16))
 
 
 @dataclass

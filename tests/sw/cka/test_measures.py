@@ -168,3 +168,12 @@ def test_constant_layers_can_be_left_undefined():
     with pytest.raises(ValueError, match="x: conv2 is constant over the 32 samples"):
         one.result((["conv1", "conv2"],) * 2)
     assert torch.isnan(one.result(undefined=True)).tolist() == [[False, True], [True, True]]
+
+
+def test_nothing_is_kept_of_a_minibatch():
+    """What memory holds after two minibatches and after twenty (`python -m sw.cka memory` measures the whole process)."""
+    one, random, kept = CKA(), torch.Generator().manual_seed(0), []
+    for _ in range(20):
+        one.add([torch.randn(16, 7, generator=random) for _ in range(3)])
+        kept.append(sum(v.untyped_storage().nbytes() for v in vars(one).values() if isinstance(v, torch.Tensor)))
+    assert kept[1] == kept[-1] == (9 + 3 + 3) * 8 and one.samples == 320
