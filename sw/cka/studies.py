@@ -195,6 +195,7 @@ class Sweep(Study):
     pair: Pair
     field: str
     values: tuple[Any, ...]
+    title: str = "Size"
 
     def check(self, plan: Plan) -> None:
         if self.field not in ("width", "blocks", "hidden", "steps"):
@@ -230,11 +231,11 @@ class Sweep(Study):
             rows.append([label, str(len(found[0])), plus_minus(hidden), *(plus_minus(a, 1, 100) for a in accuracy)])
             curves[f"{self.field} {label}"] = seeded(found)
             means.append(hidden)
-        text = f"{_samples(lab)} The same networks at other sizes ({self.field}), each trained anew with {lab.plan.seeds} seeds."
+        text = f"{_samples(lab)} {_named(self.pair)} with other values of {self.field}, each trained anew with {lab.plan.seeds} seeds."
         header = [self.field, "layers", "CKA, hidden layers", *(f"accuracy of {name}, %" for name in self.pair)]
         mean = np.array([np.mean(m) for m in means]), np.array([np.std(m, ddof=1) if len(m) > 1 else 0.0 for m in means])
         return Outcome(
-            f"{_named(self.pair)}: {self.field}", [text], numbers,
+            self.title, [text], numbers,
             [Table("Mean CKA of hidden layers at the same place; accuracy on held-out samples", header, rows)],
             [
                 Figure(_slug("sweep", self.field, *self.pair), "mean over hidden layers at the same place",
@@ -279,7 +280,7 @@ class Residual(Study):
         means = {k: [float(np.nanmean(s)) for s in v] for k, v in steps.items()}
         share = {k: [float(np.mean(s > 0)) for s in v] for k, v in steps.items()}
         text = (
-            f"{_samples(lab)} Each block has a layer inside (`first`) and a layer after the addition (`second`); without shortcuts, the same layers "
+            f"{_samples(lab)} Each block has a layer inside (“first”) and a layer after the addition (“second”); without shortcuts, the same layers "
             "and no addition. A periodic pattern shows as steps upwards, from inside a block to its end, in block after block."
         )
         table = Table(
@@ -347,8 +348,8 @@ class TimeSteps(Study):
                 mean, _ = seeded(out.numbers[name][names[name][i]])
                 draw = plots.heatmap(mean, "time step", "time step")
                 out.figures.append(Figure(_slug("time", name, i + 1), f"{name}, layer {i + 1} of {len(names[name])}, step by step", draw))
-        for name, column in columns.items():
-            out.tables.append(_by_layer(f"Dynamics of {name}", {"dynamics": column}, names[name]))
+        for layers in dict.fromkeys(names.values()):
+            out.tables.append(_by_layer("Dynamics by layer", {n: c for n, c in columns.items() if names[n] == layers}, layers))
         series = {name: seeded(column) for name, column in columns.items()}
         out.figures.insert(0, Figure("time-dynamics", "dynamics by layer", plots.lines(series, "layer", "1 - CKA between steps")))
         for name in self.deeper:
@@ -449,11 +450,11 @@ class Attack(Study):
             if not 0 < eps <= 1:
                 raise ValueError(f"eps: {eps} is not legal; legal is above 0 and at most 1, of the full scale")
         for d in self.definitions(plan):
-            if (d.chip or d.factory) and not self.transfer:
+            if self._transferred(d) and not self.transfer:
                 raise ValueError(f"models: {d.name} has no gradient by its pixels; name a model for `transfer`")
             if d.options.coding != "direct":
                 raise ValueError(f"models: {d.name} has coding {d.options.coding}; legal is direct")
-        if self.transfer and (plan.model(self.transfer).chip or plan.model(self.transfer).factory):
+        if self.transfer and self._transferred(plan.model(self.transfer)):
             raise ValueError(f"transfer: {self.transfer} is not legal; legal is a float network")
 
     def definitions(self, plan: Plan) -> list[Definition]:
@@ -464,24 +465,28 @@ class Attack(Study):
             f"{_samples(lab)} Images are changed by at most ε of the full scale in each pixel, rounded to bytes, so as to raise the loss of the model "
             f"(gradients through time): FGSM in one step, PGD in {PGD_STEPS} steps. CKA is that of a layer shown the clean images with the same layer shown the attacked ones."
         )
-        if self.transfer:
-            others = [d.name for d in self.definitions(lab.plan) if d.chip or d.factory]
-            text += f" {', '.join(others)}: shown the images made against {self.transfer} of the same seed."
+        others = [d.name for d in self.definitions(lab.plan) if self._transferred(d)]
+        if others:
+            text += (
+                f" {', '.join(others)}: has no gradient and is shown the images made against {self.transfer} of the same seed, a weaker attack than the others' own; "
+                "its accuracy is not to be compared with theirs."
+            )
         out = Outcome("Attacks", [text], {})
         rows = []
         layers: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {how: {} for how in ATTACKS}
         curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {how: {} for how in ATTACKS}
         for name in self.models:
+            shown = f"{name} (transfer)" if self._transferred(lab.plan.model(name)) else name
             clean = [lab.accuracy(lab.view(lab.model(name, s))) for s in _seeds(lab)]
-            rows.append([name, "none", "0", plus_minus(clean, 1, 100), "1"])
+            rows.append([shown, "none", "0", plus_minus(clean, 1, 100), "–"])
             for how in ATTACKS:
                 found = {eps: [self._attacked(lab, name, how, eps, s) for s in _seeds(lab)] for eps in self.eps}
                 for eps, per_seed in found.items():
                     out.numbers[f"{name}, {how}, {eps:g}"] = {"accuracy": [a for a, _ in per_seed], "cka": [c for _, c in per_seed], "clean": clean}
                     hidden = [float(np.nanmean(c)) for _, c in per_seed]
-                    rows.append([name, how, f"{eps:g}", plus_minus([a for a, _ in per_seed], 1, 100), plus_minus(hidden)])
-                curves[how][name] = seeded([np.array([clean[s], *(found[e][s][0] for e in self.eps)]) * 100 for s in _seeds(lab)])
-                layers[how][name] = seeded([found[self.eps[-1]][s][1] for s in _seeds(lab)])
+                    rows.append([shown, how, f"{eps:g}", plus_minus([a for a, _ in per_seed], 1, 100), plus_minus(hidden)])
+                curves[how][shown] = seeded([np.array([clean[s], *(found[e][s][0] for e in self.eps)]) * 100 for s in _seeds(lab)])
+                layers[how][shown] = seeded([found[self.eps[-1]][s][1] for s in _seeds(lab)])
         out.tables.append(Table("Under attack", ["model", "attack", "ε", "accuracy, %", "CKA with clean, all layers"], rows))
         for how in ATTACKS:
             draw = plots.lines(curves[how], "ε, of the full scale", "accuracy, %", x=[0.0, *self.eps], unit=False)
@@ -490,9 +495,13 @@ class Attack(Study):
             out.figures.append(Figure(_slug("attack", how, "layers"), f"clean and attacked by {how.upper()}, ε = {self.eps[-1]:g}", draw))
         return out
 
+    @staticmethod
+    def _transferred(d: Definition) -> bool:
+        return d.chip or bool(d.factory)
+
     def _attacked(self, lab: Lab, name: str, how: str, eps: float, seed: int) -> tuple[float, np.ndarray]:
         model = lab.model(name, seed)
-        against = lab.model(self.transfer, seed) if model.definition.chip or model.definition.factory else model
+        against = lab.model(self.transfer, seed) if self._transferred(model.definition) else model
         clean = lab.view(model)
         changed = attack(against, clean.images, model.data.test[1][: len(clean.images)], how, eps)
         attacked = lab.view(model, images=changed)
@@ -520,7 +529,7 @@ class Training(Study):
         return _of(plan, (name for pair in self.pairs for name in pair))
 
     def run(self, lab: Lab) -> Outcome:
-        text = f"{_samples(lab)} After each epoch; epoch 0 is before training, when models of one seed have the same weights."
+        text = f"{_samples(lab)} After each epoch; epoch 0 is before training, when models of one seed have the same weights. A point is missing where a layer does not spike yet."
         out = Outcome("During training", [text], {})
         for pair in self.pairs:
             found = np.array([self._course(lab, [(n, s) for n in pair]) for s in _seeds(lab)])
@@ -570,14 +579,14 @@ class Quantisation(Study):
         text = (
             f"{_samples(lab)} The trained float network, and the same rounded to the chip's formats: weights of so many bits, as many of them integer bits as its "
             "largest weight needs; membranes and thresholds with 12 fraction bits, or 8 more than weights have, if that is fewer. "
-            "All other formats are those of `hw.config.Config`."
+            "All other formats are the chip's own (docs/numerics.md)."
         )
         out = Outcome("Quantisation", [text], {})
         rows = []
         for name in self.models:
             models = [lab.model(name, s) for s in _seeds(lab)]
             exact = [lab.accuracy(lab.view(m)) for m in models]
-            rows.append([name, "float", plus_minus(exact, 1, 100), "1"])
+            rows.append([name, "float", plus_minus(exact, 1, 100), "–"])
             curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
             for bits in self.bits:
                 views = [lab.view(m, network=integers(m, formats(m, bits))) for m in models]

@@ -92,7 +92,8 @@ class Chromium:
     def open(self, page: Path, width: int, picture: Path | None = None) -> dict:
         """Loads a page into a window of `width` pixels; `picture` gets a PNG of all of it."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 800)
-        self.ask("Page.navigate", url=page.resolve().as_uri())
+        went = self.ask("Page.navigate", url=page.resolve().as_uri())
+        assert "errorText" not in went, went
         script = "new Promise(done => { const ask = () => document.readyState === 'complete' && location.href !== 'about:blank' ? done(1) : setTimeout(ask, 20); ask(); })"
         self.ask("Runtime.evaluate", expression=script, awaitPromise=True)
         found = self.ask("Runtime.evaluate", expression=INSPECT, returnByValue=True)["result"]["value"]

@@ -142,13 +142,23 @@ def folder(tmp_path_factory):
     """A finished run of every study."""
     base = tmp_path_factory.mktemp("cka")
     (base / "small.toml").write_text(SMALL)
-    assert main(["run", str(base / "small.toml"), "--out", str(base / "run"), "--models", str(base / "run" / "models"), "--quiet"]) == 0
+    assert main(["run", str(base / "small.toml"), "--out", str(base / "run"), "--models", str(base / "run" / "models"), "--jobs", "1", "--quiet"]) == 0
     return base / "run"
 
 
 @pytest.fixture(scope="module")
 def results(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+def test_two_processes_train_the_same_models(folder, tmp_path):
+    plan = parse(SMALL)
+    lab, kept = Lab(plan, tmp_path, jobs=2, quiet=True), Lab(plan, folder / "models", quiet=True)
+    lab.train([plan.model("ann")])
+    assert len(list(tmp_path.glob("*.pt"))) == 2 == len(lab.models)
+    for seed in range(2):
+        for a, b in zip(lab.model("ann", seed).states, kept.model("ann", seed).states, strict=True):
+            assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def study(results, kind, number=0):
