@@ -429,8 +429,8 @@ def _main(p: argparse.ArgumentParser, a: argparse.Namespace) -> int:
         if a.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device: cuda is not there; legal is cpu")
         options = Options(**{f.name: getattr(a, f.name) for f in fields(Options)})
-        if a.chip and (options.model != "mlp" or options.coding != "direct" or not options.still):
-            raise ValueError("--chip: needs --model mlp, --coding direct and images; the chip has fully connected layers only")
+        if a.chip and (options.model != "mlp" or options.neuron != "lif" or options.coding != "direct" or not options.still):
+            raise ValueError("--chip: needs --model mlp, --neuron lif, --coding direct and images; the chip has fully connected layers only")
         for name in ("json", "chip"):
             path = getattr(a, name)
             if path and not path.resolve().parent.is_dir():
