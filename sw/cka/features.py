@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw.config import Config
 from sw.golden.network import Network
 from sw.stop import Population
 
@@ -96,9 +97,9 @@ def in_time(features: Mapping[str, Tensor], how: str) -> dict[str, Tensor]:
     return out
 
 
-def golden_layers(network: Network) -> tuple[str, ...]:
-    """Names of a golden network's layers, those of the float network that `sw.stop.integer` takes it from."""
-    return tuple(str(l - 1) for l in network.config.layers)
+def golden_layers(config: Config) -> tuple[str, ...]:
+    """Names of an integer network's layers: those of the float network that `sw.stop.integer` takes it from."""
+    return tuple(str(l - 1) for l in config.layers)
 
 
 def golden_features(network: Network, samples: Iterable[np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
@@ -108,7 +109,7 @@ def golden_features(network: Network, samples: Iterable[np.ndarray]) -> tuple[di
         spikes.append(torch.stack(list(_spikes(network, sample))))
         classes.append(network.winner)
     whole = torch.stack(spikes, 1).to(torch.uint8)
-    names = golden_layers(network)
+    names = golden_layers(network.config)
     return {name: whole[..., layer.neurons].float() for name, layer in zip(names, network.layers, strict=True)}, torch.tensor(classes)
 
 

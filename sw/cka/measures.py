@@ -131,18 +131,14 @@ class CKA:
                 centred.zero_()
         return out
 
-    def hsic(self) -> Tensor:
-        """HSIC of every pair, its mean over the minibatches, (layers of x, layers of y)."""
-        self._check()
-        return self.cross / self.batches
-
     def result(self, names: Sequence[Sequence[str]] | None = None, *, undefined: bool = False) -> Tensor:
         """CKA (layers of x, layers of y), float64; at most 1, and about 0 for independent features (an unbiased estimate: also below 0).
 
         A layer whose features are the same for all samples has HSIC 0 with itself and no CKA: ValueError, naming the layer by `names` (those of x and of
         y), or, if `undefined`, not a number in its row or column.
         """
-        self._check()
+        if not self.batches:
+            raise ValueError("x: no minibatch was added; legal is at least one")
         own = (self.own_x, self.own_y)
         for side, values in zip("xy", own, strict=True):
             for i in torch.nonzero(values <= 0).flatten().tolist() if not undefined else []:
@@ -152,10 +148,6 @@ class CKA:
                 )
         scale = (self.own_x[:, None] * self.own_y).sqrt()
         return torch.where(scale > 0, self.cross / scale, torch.nan)
-
-    def _check(self) -> None:
-        if not self.batches:
-            raise ValueError("x: no minibatch was added; legal is at least one")
 
 
 def _own(k: Tensor) -> Tensor:

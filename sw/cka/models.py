@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,18 @@ class Definition:
         """Of the core that `chip` stands for."""
         data, o = self.data, self.options
         return Config(sizes=(data.train[0][0].numel(), *o.hidden, data.classes), steps=o.steps, input="static")
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        """Of the layers that are compared. ValueError if there are none by these names."""
+        net = _made(self, 0) if self.factory else Run(self.options, self.data).net
+        try:
+            names = layer_names(net, self.layers)
+            if self.chip and not set(names) <= set(golden_layers(self.config)):
+                raise ValueError(f"layers: {', '.join(self.layers)} are not legal; legal are {', '.join(golden_layers(self.config))}")
+        except ValueError as e:
+            raise ValueError(f"models.{self.name}: {e}") from None
+        return names
 
     def key(self, seed: int) -> str:
         """Names what a trained model depends on: options, seed and the code that trains."""
@@ -133,18 +145,13 @@ class Model:
         net.load_state_dict(self.states[epoch])
         return net.eval()
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        d = self.definition
-        names = golden_layers(FastNetwork(d.config)) if d.chip else ()
-        return names or layer_names(self.network(), d.layers)  # type: ignore[arg-type]
-
     @torch.no_grad()
     def record(self, images: Tensor, first: int = 0, network: nn.Module | FastNetwork | None = None) -> Recording:
         """Shows images (B, C, H, W), uint8; `first` is the number of the first one, which random codings follow from."""
         network = network or self.network()
         if isinstance(network, FastNetwork):
-            return Recording(*golden_features(network, images.flatten(1).numpy()))
+            spikes, classes = golden_features(network, images.flatten(1).numpy())
+            return Recording({name: spikes[name] for name in self.definition.layer_names}, classes)
         with Hooks(network, self.definition.layers) as hooks:
             if self.definition.factory:
                 output = network(images / 255)

@@ -14,12 +14,10 @@ from sw.cka import plots
 from sw.cka.attacks import ATTACKS, PGD_STEPS, attack
 from sw.cka.config import Plan
 from sw.cka.energy import cost
-from sw.cka.features import layer_names
 from sw.cka.lab import Lab, Similarity, seeded
 from sw.cka.models import Definition, Model, integers
 from sw.cka.outcome import Direction, Figure, Outcome, Table, plus_minus
 from sw.data.coding import CODINGS
-from sw.nets import Spec, build
 
 Pair = tuple[str, str]
 
@@ -31,19 +29,13 @@ class Study:
 
     def check(self, plan: Plan) -> None:
         for d in self.definitions(plan):
-            if not d.factory:
-                layer_names(build(_spec(d)), d.layers)
+            assert d.layer_names
 
     def definitions(self, plan: Plan) -> list[Definition]:
         raise NotImplementedError
 
     def run(self, lab: Lab) -> Outcome:
         raise NotImplementedError
-
-
-def _spec(d: Definition) -> Spec:
-    o = d.options
-    return Spec(o.model, d.data.shape, d.data.classes, hidden=o.hidden, width=o.width, norm=o.norm, blocks=o.blocks, neuron=o.neuron)
 
 
 def _of(plan: Plan, names: Iterable[str]) -> list[Definition]:
@@ -71,7 +63,7 @@ def _compare(lab: Lab, pair: Pair, seed: int, other: int | None = None) -> Simil
 
 
 def _same_layers(plan: Plan, names: Iterable[str]) -> None:
-    counts = {d.name: len(layer_names(build(_spec(d)), d.layers)) for d in _of(plan, names) if not d.factory}
+    counts = {d.name: len(d.layer_names) for d in _of(plan, names)}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{name} has {n} layers" for name, n in counts.items())
         raise ValueError(f"{found}; legal are networks of the same number of layers")

@@ -310,6 +310,8 @@ def changed(old, new):
         (changed('method = "bptt-wtl"', 'method = "bp"'), "models.bptt: --method: bp is not legal; legal is stop-w or"),
         (changed("chip = true", "chip = 1"), "models.chip.chip: 1 is not legal; legal is true or false"),
         (changed("chip = true", 'chip = true\ncoding = "rate"'), "models.chip: chip needs model mlp, coding direct"),
+        (changed('layers = ["hidden", "out"]', 'layers = ["hiden"]'), "models.own: layers: hiden is not a layer of this network; legal is one of hidden"),
+        (changed("chip = true", 'chip = true\nlayers = ["0.neuron"]'), "models.chip: layers: 0.neuron are not legal; legal are 0, 1, 2"),
         (changed('kind = "time"', 'kind = "times"'), "study 5: kind times is not legal; legal is heatmap or diagonal"),
         (changed('models = ["stop", "chip"]', 'models = ["stop", "chop"]'), r"study 5 \(time\): chop: no such model; legal is one of ann, bptt"),
         (changed('models = ["stop", "chip"]', 'models = ["ann"]'), "ann has 1 step; legal is at least 2"),
