@@ -90,7 +90,12 @@ def parse(text: str) -> Plan:
     models = {name: _definition(name, train, _table(f"models.{name}", t)) for name, t in _table("models", top.get("models", {})).items()}
     if not models:
         raise ValueError("models: none is not legal; legal is at least one [models.NAME]")
+    one = next(iter(models.values()))
     for d in models.values():
+        for name in ("dataset", "data", "pad"):
+            ours, theirs = getattr(d.options, name), getattr(one.options, name)
+            if ours != theirs:
+                raise ValueError(f"models.{d.name}.{name}: {ours} is not legal; models.{one.name} has {theirs}, and all are shown the same samples")
         held_out = len(d.data.test[1])
         if measure.samples > held_out:
             raise ValueError(f"cka.samples: {measure.samples} is not legal; models.{d.name} has {held_out} held-out samples")

@@ -304,6 +304,7 @@ def changed(old, new):
         (changed("batch = 30", "batch = 2"), "cka: batch: 2 is not legal; legal is at least 4"),
         (changed("batch = 30", 'kernel = "cosine"'), "cka: kernel: cosine is not legal; legal is linear or rbf"),
         (changed("batch = 30", 'time = "sum"'), "cka: time: sum is not legal; legal is concat or mean or apart"),
+        (changed("chip = true", "chip = true\npad = 10"), "models.chip.pad: 10 is not legal; models.ann has 0, and all are shown the same samples"),
         (changed("seeds = 2", "seeds = 0"), "seeds: 0 is not legal; legal is at least 1"),
         (changed("seeds = 2", "sedes = 2"), "sedes: no such field; legal is one of title, seeds, cka"),
         (changed("steps = 3", "steps = 3.5"), "models.ann.steps|models.bptt.steps: 3.5 is not legal; legal is a whole number"),
