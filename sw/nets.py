@@ -1,4 +1,5 @@
-"""The paper's network families, sized by a configuration: MLP, LeNet-5, VGG-11, ResNet-18, all of LIF neurons.
+"""The paper's network families, sized by a configuration: MLP, LeNet-5, VGG-11, ResNet-18, all of LIF neurons; and the residual networks
+for small images, with and without their shortcuts. With `neuron="relu"` each is an artificial network (ANN) of the same definition.
 
     net = build(Spec("resnet18", shape=(3, 32, 32), classes=10))
 
@@ -14,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sw.stop import LIF, BatchNorm, Conv2d, Linear, Population
+from sw.stop import LIF, BatchNorm, Conv2d, Linear, Population, Rectifier, populations
 
 NORMS = ("none", "batch", "weight")
 POOLS = ("max", "avg")
+NEURONS = ("lif", "relu")
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class Spec:
     """What a network is built from; `build` checks the combination.
 
     `model`: one of MODELS. `shape`: (features,) or (channels, rows, columns) of an input. `hidden`: hidden layers of an MLP.
-    `width`: channels are multiplied by it. `norm`: of convolutions, by the batch of each step (`batch`), by standardised
+    `blocks`: of each of the three stages of `resnet` and `plain`, 6 blocks + 2 layers. `width`: channels are multiplied by it. `norm`: of convolutions, by the batch of each step (`batch`), by standardised
     weights (`weight`) or not at all. `pool`: max or mean of spikes. `theta`, `alpha`, `surrogate`: of all neurons; `gain`: the
-    standard deviation of first weights is gain / sqrt(fan-in).
+    standard deviation of first weights is gain / sqrt(fan-in). `neuron`: lif, or relu without spikes (thresholds are biases then).
     """
 
     model: str
@@ -41,6 +43,8 @@ class Spec:
     alpha: float = 0.5
     surrogate: str = "exponential"
     gain: float = 1.0
+    neuron: str = "lif"
+    blocks: int = 3
 
     def __post_init__(self) -> None:
         for name in ("shape", "hidden"):
@@ -58,6 +62,8 @@ class Spec:
             ("norm", self.norm in NORMS, " or ".join(NORMS)),
             ("pool", self.pool in POOLS, " or ".join(POOLS)),
             ("gain", self.gain > 0, "above 0"),
+            ("neuron", self.neuron in NEURONS, " or ".join(NEURONS)),
+            ("blocks", self.blocks >= 1, "at least 1"),
         ):
             if not good:
                 raise ValueError(f"{name}: {getattr(self, name)} is not legal; legal is {legal}")
@@ -86,6 +92,8 @@ class Builder:
 
     def neurons(self, n: int) -> LIF:
         s = self.spec
+        if s.neuron == "relu":
+            return Rectifier(n)
         return LIF(n, theta=s.theta, alpha=s.alpha, surrogate=s.surrogate)
 
     def channels(self, n: int) -> int:
@@ -141,18 +149,19 @@ def _vgg11(b: Builder) -> list[nn.Module]:
 
 
 class Residual(nn.Module):
-    """Two layers of neurons; the second adds the block's input to its current, projected if the shape changes."""
+    """Two layers of neurons; the second adds the block's input to its current, projected if the shape changes; or, `plain`, does not."""
 
-    def __init__(self, b: Builder, out: int, stride: int) -> None:
+    def __init__(self, b: Builder, out: int, stride: int, *, plain: bool = False) -> None:
         super().__init__()
         source = b.shape[0]
         self.first = b.conv_layer(out, 3, stride=stride, padding=1)
         same = stride == 1 and source == out
-        shortcut = nn.Identity() if same else b.conv(out, 1, stride=stride, source=source)
-        self.second = Population(b.neurons(out), b.conv(out, 3, padding=1), shortcut)
+        shortcuts = [] if plain else [nn.Identity() if same else b.conv(out, 1, stride=stride, source=source)]
+        self.second = Population(b.neurons(out), b.conv(out, 3, padding=1), *shortcuts)
+        self.plain = plain
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x), x)
+        return self.second(self.first(x)) if self.plain else self.second(self.first(x), x)
 
 
 def _resnet18(b: Builder) -> list[nn.Module]:
@@ -164,12 +173,25 @@ def _resnet18(b: Builder) -> list[nn.Module]:
     return [*layers, *_head(b)]
 
 
+def _resnet(b: Builder, *, plain: bool = False) -> list[nn.Module]:
+    """The networks for small images of He et al., section 4.2: three stages of `blocks` blocks, 16, 32 and 64 channels; 6 blocks + 2 layers."""
+    layers: list[nn.Module] = [b.conv_layer(b.channels(16), 3, padding=1)]
+    for n, stride in ((16, 1), (32, 2), (64, 2)):
+        layers += [Residual(b, b.channels(n), 1 if i else stride, plain=plain) for i in range(b.spec.blocks)]
+    return [*layers, *_head(b)]
+
+
+def _plain(b: Builder) -> list[nn.Module]:
+    """The same layers without shortcuts."""
+    return _resnet(b, plain=True)
+
+
 def _head(b: Builder) -> list[nn.Module]:
     b.shape = (b.shape[0], 1, 1)
     return [nn.AdaptiveAvgPool2d(1), b.linear_layer(b.spec.classes)]
 
 
-MODELS = {"mlp": _mlp, "lenet5": _lenet5, "vgg11": _vgg11, "resnet18": _resnet18}
+MODELS = {"mlp": _mlp, "lenet5": _lenet5, "vgg11": _vgg11, "resnet18": _resnet18, "resnet": _resnet, "plain": _plain}
 
 
 def build(spec: Spec) -> nn.Module:
@@ -177,6 +199,9 @@ def build(spec: Spec) -> nn.Module:
     if spec.model != "mlp" and len(spec.shape) != 3:
         raise ValueError(f"shape: {spec.shape} is not legal for {spec.model}; legal is (channels, rows, columns)")
     net = nn.Sequential(*MODELS[spec.model](Builder(spec)))
+    last = populations(net)[-1].neuron
+    if isinstance(last, Rectifier):
+        last.linear = True
     for m in net.modules():
         if isinstance(m, (Linear, Conv2d)):
             with torch.no_grad():

@@ -127,12 +127,17 @@ def case(spec: Spec, method: str, steps: int, batch: int, events: bool) -> Calla
     return stepper(build(spec), method, x, torch.arange(batch) % spec.classes)
 
 
-def peak_memory(spec: Spec, method: str, steps: int, batch: int, events: bool) -> float:
-    """The peak of resident memory in one training step above that before the network was made, MiB; for a fresh process."""
+def peak_of(work: Callable[[], object]) -> float:
+    """The peak of resident memory in `work` above that before, MiB; for a fresh process."""
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
-    case(spec, method, steps, batch, events)()
+    work()
     return round(_memory("VmHWM") - before, 1)
+
+
+def peak_memory(spec: Spec, method: str, steps: int, batch: int, events: bool) -> float:
+    """The peak of one training step, above what there was before the network was made; for a fresh process."""
+    return peak_of(lambda: case(spec, method, steps, batch, events)())
 
 
 def cost(a: argparse.Namespace) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from sw.data import coding as codings
 from sw.data import events, images
 from sw.golden.error.output import LOSSES
 from sw.golden.network import Network
-from sw.nets import MODELS, NORMS, POOLS, Spec, build
+from sw.nets import MODELS, NEURONS, NORMS, POOLS, Spec, build
 from sw.options import output, sizes
 from sw.stop import METHODS, SURROGATES, Method, Readout, parameter_groups, populations, project, set_method, step_loss, unroll
 from sw.stop.integer import integer_image
@@ -70,9 +70,13 @@ class Options:
     beta: float = field(default=5.0, metadata={"help": "inverse temperature of the cross entropy"})
     augment: str = field(default="none", metadata={"choices": codings.AUGMENTATIONS, "help": "of training images"})
     hidden: tuple[int, ...] = field(default=(200,), metadata={"help": "hidden layers of an mlp, such as 200 or 400-200"})
+    blocks: int = field(default=3, metadata={"help": "of each of the three stages of resnet and plain: 6 blocks + 2 layers"})
     width: float = field(default=1.0, metadata={"help": "channels of a convolutional network are multiplied by it"})
     norm: str = field(default="none", metadata={"choices": NORMS, "help": "of convolutions: by batch, or by standardised weights"})
     pool: str = field(default="max", metadata={"choices": POOLS, "help": "pooling"})
+    neuron: str = field(
+        default="lif", metadata={"choices": NEURONS, "help": "relu: an artificial network (ANN) of the same definition, of one step"}
+    )
     theta: float = field(default=0.5, metadata={"help": "first thresholds"})
     alpha: float = field(default=0.6, metadata={"help": "first leakages"})
     gain: float = field(default=1.0, metadata={"help": "first weights have standard deviation gain / sqrt(fan-in)"})
@@ -87,13 +91,15 @@ class Options:
             value, choices = getattr(self, f.name), f.metadata.get("choices")
             if choices and value not in choices:
                 raise ValueError(f"--{f.name}: {value} is not legal; legal is {' or '.join(choices)}")
-        for names, low in ((("steps", "epochs", "batch"), 1), (("samples", "test_samples", "patience", "seed", "pad"), 0)):
+        for names, low in ((("steps", "epochs", "batch", "blocks"), 1), (("samples", "test_samples", "patience", "seed", "pad"), 0)):
             for name in names:
                 if getattr(self, name) < low:
                     raise ValueError(f"--{name}: {getattr(self, name)} is not legal; legal is at least {low}")
         for name in ("lr", "theta_lr", "alpha_lr", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not legal; legal is at least 0")
+        if self.neuron == "relu" and (self.steps != 1 or self.method not in ("bptt-w", "bptt-wt")):
+            raise ValueError(f"--neuron: relu needs --steps 1 and --method bptt-w or bptt-wt; here --steps {self.steps}, --method {self.method}")
         step_loss(self.loss, self.beta)
 
     @property
@@ -143,8 +149,8 @@ class Data:
     def batch(self, epoch: int, i: int) -> tuple[Tensor, Tensor]:
         """Batch i of an epoch, (T, B, ...) and labels; follows from seed, epoch and i alone."""
         o = self.options
-        order = torch.randperm(len(self.train[1]), generator=_generator(o.seed, epoch))
-        pick, random = order[i * o.batch : (i + 1) * o.batch], _generator(o.seed, epoch, i + 1)
+        order = torch.randperm(len(self.train[1]), generator=generator(o.seed, epoch))
+        pick, random = order[i * o.batch : (i + 1) * o.batch], generator(o.seed, epoch, i + 1)
         x, y = (part[pick] for part in self.train)
         return self.code(codings.augment(x, o.augment, random), random), y
 
@@ -152,11 +158,11 @@ class Data:
         """The held-out samples in batches, this process's share."""
         x, y = self.test
         for i in range(0, len(y), 256):
-            shown = self.code(x[i : i + 256], _generator(1, i))
+            shown = self.code(x[i : i + 256], generator(1, i))
             yield shown[:, rank::world], y[i : i + 256][rank::world]
 
 
-def _generator(*seed: int) -> torch.Generator:
+def generator(*seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
 
 
@@ -173,7 +179,7 @@ class Run:
         torch.manual_seed(o.seed)
         self.spec = Spec(
             o.model, data.shape, data.classes, hidden=o.hidden, width=o.width, norm=o.norm, pool=o.pool,
-            theta=o.theta, alpha=o.alpha, surrogate=o.surrogate, gain=o.gain,
+            theta=o.theta, alpha=o.alpha, surrogate=o.surrogate, gain=o.gain, neuron=o.neuron, blocks=o.blocks,
         )  # fmt: skip
         self.net = build(self.spec).to(self.device)
         self.method: Method = set_method(self.net, o.method)
@@ -359,7 +365,7 @@ def chip_image(run: Run, path: Path, samples: int, quiet: bool = False) -> dict[
     with torch.no_grad():
         run.net.eval()
         exact = sum(
-            int((run.classify(run.data.code(x[i : i + 256], _generator(0))) == y[i : i + 256]).sum()) for i in range(0, len(y), 256)
+            int((run.classify(run.data.code(x[i : i + 256], generator(0))) == y[i : i + 256]).sum()) for i in range(0, len(y), 256)
         )
     return {"file": str(path), "samples": len(y), "clipped": clipped, "float": exact / len(y), "integer": right / len(y)}
 
@@ -420,8 +426,8 @@ def _main(p: argparse.ArgumentParser, a: argparse.Namespace) -> int:
         if a.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device: cuda is not there; legal is cpu")
         options = Options(**{f.name: getattr(a, f.name) for f in fields(Options)})
-        if a.chip and (options.model != "mlp" or options.coding != "direct" or not options.still):
-            raise ValueError("--chip: needs --model mlp, --coding direct and images; the chip has fully connected layers only")
+        if a.chip and (options.model != "mlp" or options.neuron != "lif" or options.coding != "direct" or not options.still):
+            raise ValueError("--chip: needs --model mlp, --neuron lif, --coding direct and images; the chip has fully connected layers only")
         if a.resume:
             if checkpoint is None or not checkpoint.is_file():
                 raise ValueError(f"--resume: {checkpoint or 'no --out'} is not a checkpoint to go on with")

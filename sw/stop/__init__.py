@@ -5,13 +5,13 @@
 
 from sw.stop.loss import Readout, cross_entropy, mse, step_loss
 from sw.stop.network import LEARN, METHODS, Method, Population, parameter_groups, populations, project, reset, set_method, unroll
-from sw.stop.neuron import LIF, THETA_MIN
+from sw.stop.neuron import LIF, THETA_MIN, Rectifier
 from sw.stop.reference import Parameters, stop
 from sw.stop.surrogate import SURROGATES
 from sw.stop.synapse import BatchNorm, Conv2d, Linear, Synapse
 
 __all__ = [
     "LEARN", "LIF", "METHODS", "SURROGATES", "THETA_MIN", "BatchNorm", "Conv2d", "Linear", "Method", "Parameters", "Population",
-    "Readout", "Synapse", "cross_entropy", "mse", "parameter_groups", "populations", "project", "reset", "set_method", "step_loss",
+    "Readout", "Rectifier", "Synapse", "cross_entropy", "mse", "parameter_groups", "populations", "project", "reset", "set_method", "step_loss",
     "stop", "unroll",
 ]  # fmt: skip

@@ -99,6 +99,31 @@ class LIF(nn.Module):
         )
 
 
+class Rectifier(LIF):
+    """The neuron of an artificial network (ANN) of the same definition: max(0, I - theta), without spikes or memory of earlier steps.
+
+    `theta`, learned if it is switched on, is a bias; it starts at 0 and may take any value. `linear`: I - theta as it is, for a last layer.
+    """
+
+    linear = False
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        with torch.no_grad():
+            self.theta.zero_()
+
+    def extra_repr(self) -> str:
+        return f"{len(self.theta)}, linear={self.linear}"
+
+    def project(self) -> None:
+        """Nothing to do: all values are legal."""
+
+    def forward(self, current: Tensor) -> Tensor:
+        theta = self.theta if current.ndim == 2 else self.theta.view(-1, *[1] * (current.ndim - 2))
+        self.membrane = current.to(theta.dtype) - theta
+        return self.membrane if self.linear else torch.relu(self.membrane)
+
+
 class _Spike(torch.autograd.Function):
     """The step function and its surrogate derivative."""
 

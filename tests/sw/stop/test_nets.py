@@ -125,4 +125,4 @@ def test_bad_specifications_are_named(make, message):
 
 def test_specifications_survive_a_file():
     spec = Spec("resnet18", CIFAR, width=0.5)
-    assert Spec.from_dict(spec.to_dict()) == spec and set(MODELS) == {"mlp", "lenet5", "vgg11", "resnet18"}
+    assert Spec.from_dict(spec.to_dict()) == spec and set(MODELS) == {"mlp", "lenet5", "vgg11", "resnet18", "resnet", "plain"}
