@@ -28,7 +28,7 @@ from sw.golden.fast import FastNetwork
 from sw.golden.recipe import RECIPES, Recipe
 from sw.learn import learn
 from sw.stop import Readout, populations, reset, unroll
-from sw.stop.integer import integer_state
+from sw.stop.integer import integer_image
 from sw.train import Data, Options, Run, generator, train
 
 HERE = Path(__file__).resolve().parent
@@ -192,7 +192,7 @@ class SameStart(Recipe):
 
     def state(self, config: Config, seed: int) -> dict[str, np.ndarray]:
         o = replace(self.options, seed=seed)
-        start, _ = integer_state(Run(o, _data(o)).net, config)
+        start = integer_image(Run(o, _data(o)).net, config)[0].state
         return super().state(config, seed) | {name: a for name, a in start.items() if name.partition(".")[0] in ("weight", "theta", "alpha")}
 
 
@@ -264,7 +264,7 @@ def through_time(net: nn.Module) -> Callable[[], None]:
 
 def integers(model: Model, config: Config) -> FastNetwork:
     """A float MLP, after its training, in the integers of `config`."""
-    state, _ = integer_state(model.network(), config, beta=model.options.beta)  # type: ignore[arg-type]
+    state = integer_image(model.network(), config, beta=model.options.beta)[0].state  # type: ignore[arg-type]
     golden = FastNetwork(config)
     golden.load(state)
     return golden

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import snntorch
 import torch
 from torch import nn
 
@@ -38,7 +39,6 @@ def test_hooks_see_what_layers_put_out():
 
 
 def test_a_module_that_runs_in_steps_has_steps():
-    snntorch = pytest.importorskip("snntorch")
     net = nn.Sequential(nn.Linear(6, 9), snntorch.Leaky(beta=0.9, init_hidden=True))
     with torch.no_grad(), Hooks(net, ["1"]) as hooks:
         out = [net(x_t) for x_t in torch.rand(5, 8, 6)]
