@@ -56,7 +56,7 @@ class Core(wiring.Component):
         wiring.connect(m, sweeper.op, lanes.op)
         wiring.connect(m, lanes.current, neurons.current)
         wiring.connect(m, lanes.error, neurons.error)
-        m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.busy.eq(schedule.busy)]
+        m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.busy.eq(schedule.busy), command.idle.eq(schedule.idle)]
         self._control(m, registers, schedule, sweeper, lanes, neurons)
         self._deltas(m, schedule, neurons, groups, lanes, sweeper)
         self._units(m, schedule, sweeper, neurons, frame)

@@ -45,6 +45,7 @@ class Schedule(wiring.Component):
                 "step_done": Out(1),
                 "next_step": Out(8),
                 "busy": Out(1),
+                "idle": Out(1),  # its opposite, from a register of its own, since every memory looks at it
                 "phase": Out(range(len(PHASES))),
                 "start_sweep": Out(1),
                 "sweep": Out(Sweep),
@@ -71,7 +72,8 @@ class Schedule(wiring.Component):
         )
         kind, sweep, single = Signal(Pass), Signal(Sweep), Signal()
         strobes = {name: Signal(name=f"{name}_r") for name in ("sweep", "neurons", "groups", "current")}
-        final, lanes_idle, neurons_idle, drawn, busy = Signal(), Signal(), Signal(), Signal(), Signal()
+        final, lanes_idle, neurons_idle, drawn = Signal(), Signal(), Signal(), Signal()
+        busy, idle = Signal(), Signal(init=1)
         learn_w, learn_l = (self.learn & LEARN_W) != 0, (self.learn & LEARN_L) != 0
         spiking = 1 if not c.static else layer != 1  # whether the inputs of `layer` are spikes
         m.d.comb += [
@@ -86,6 +88,7 @@ class Schedule(wiring.Component):
             neurons_idle.eq(~self.passing & ~strobes["neurons"]),
             self.growing.eq(~neurons_idle & (neuron_layer + 1 == sweep_layer) & (sweep_layer != 1 if c.static else 1)),
             self.busy.eq(busy),
+            self.idle.eq(idle),
         ]
         m.d.sync += [strobe.eq(0) for strobe in strobes.values()]
         self._phase(m, lanes_idle)
@@ -106,16 +109,15 @@ class Schedule(wiring.Component):
             m.d.comb += self.next_random.eq(1)
             m.d.sync += drawn.eq(0)
 
-        def to_idle() -> None:
-            m.d.sync += busy.eq(0)  # a register of its own, since every memory waits for it
-            m.next = "IDLE"
+        def go(state: str) -> None:
+            m.d.sync += [busy.eq(state != "IDLE"), idle.eq(state == "IDLE")]
+            m.next = state
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += single.eq(self.single)
                 with m.If(self.run):
-                    m.d.sync += busy.eq(1)
-                    m.next = "INPUT"
+                    go("INPUT")
 
             # forward in space
             with m.State("INPUT"):
@@ -179,15 +181,14 @@ class Schedule(wiring.Component):
             # the end of a step, and of a sample
             with m.State("STEP"):
                 m.d.comb += [self.step_done.eq(1), self.next_step.eq(Mux(final, 0, self.step + 1))]
-                to_idle()
+                go("IDLE")
                 with m.If(~final):
                     if c.static:
                         with m.If(~single):
-                            m.d.sync += busy.eq(1)
-                            m.next = "INPUT"
+                            go("INPUT")
                 with m.Elif((self.learn != 0) & (c.cadence == "sample" or c.static)):
-                    m.d.sync += [busy.eq(1), layer.eq(c.n_layers if c.cadence == "sample" else 1)]
-                    m.next = "FINISH"
+                    m.d.sync += layer.eq(c.n_layers if c.cadence == "sample" else 1)
+                    go("FINISH")
             with m.State("FINISH"):
                 m.d.sync += neurons(Pass.FINISH, layer)
                 with m.If(layer == 1):
@@ -208,7 +209,7 @@ class Schedule(wiring.Component):
                 with m.If(layer == 1):
                     m.next = "APPLY-WAIT"
             with m.State("APPLY-WAIT"), m.If(neurons_idle & lanes_idle):
-                to_idle()
+                go("IDLE")
         return m
 
     def _phase(self, m: Module, lanes_idle) -> None:

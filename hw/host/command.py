@@ -33,6 +33,7 @@ class Command(wiring.Component):
                 "request": In(stream.Signature(HOST_BITS)),
                 "reply": Out(stream.Signature(HOST_BITS)),
                 "busy": In(1),
+                "idle": In(1),
                 "waiting": Out(1),  # a word is taken and not done
                 "host": Out(HostBus()),
             }
@@ -47,20 +48,21 @@ class Command(wiring.Component):
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         there = under_way[-1]
         if self.far:
-            # The memories stop a cycle late, so that this is a register which reaches them all; the word that comes meanwhile is kept.
-            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()
-            m.d.comb += [host.enable.eq(~keep), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
-            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
+            # The memories stop a cycle late, so that a register of its own reaches them all; the word that comes meanwhile is kept.
+            kept, keep, move = Signal(HOST_BITS, reset_less=True), Signal(), Signal(init=1)
+            m.d.comb += [host.enable.eq(move), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.sync += [keep.eq(reply.valid & ~reply.ready), move.eq(~reply.valid | reply.ready), kept.eq(reply.payload)]
         else:
             m.d.comb += [host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
         m.d.comb += [
-            host.hosting.eq(~self.busy),
+            host.hosting.eq(self.idle),
             host.region.eq(region),
             host.lane.eq(lane),
             host.row.eq(row),
             host.data_w.eq(request.payload),
         ]
-        with m.If(host.enable):
+        moving = host.enable if not self.far else ~keep
+        with m.If(moving):
             m.d.sync += under_way.eq(Cat(fetch, under_way))
         with m.FSM():
             with m.State("HEADER"):
@@ -90,7 +92,7 @@ class Command(wiring.Component):
                         m.next = "HEADER"
             with m.State("READ"):
                 m.d.comb += fetch.eq(1)
-                with m.If(host.enable):
+                with m.If(moving):
                     m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
                     with m.If(left == 1):
                         m.next = "HEADER"

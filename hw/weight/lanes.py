@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config, ceil_log2
 from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
-from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out
+from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out, follow
 from hw.memory_map import regions
 from hw.pipeline import DelayLine, Multiplier, delay
 from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
@@ -85,7 +85,7 @@ class Lanes(wiring.Component):
         for name, member in members.items():
             if member is not None:
                 m.submodules[name] = member
-        fan_out(m, self.host, [member for member in members.values() if member is not None], self.answer_moves)
+        fan_out(m, self._host(m), [member for member in members.values() if member is not None], self.answer_moves)
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
         self.forward, self.backward, self.gather, self.descend, self.apply = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -105,6 +105,15 @@ class Lanes(wiring.Component):
         self._backward(m, products)
         self._update(m, products)
         return m
+
+    def _host(self, m: Module):
+        """The host's bus; far memories learn a cycle later that it is theirs, which neither a pass nor the host is as quick to use."""
+        if not self.answer_moves:
+            return self.host
+        near, hosting = HostBus().create(), Signal(init=1)
+        m.d.sync += hosting.eq(self.host.hosting)
+        m.d.comb += [*follow(near, self.host), near.hosting.eq(hosting), self.host.data_r.eq(near.data_r)]
+        return near
 
     def _issue(self, m: Module) -> None:
         """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
@@ -238,7 +247,11 @@ class Lanes(wiring.Component):
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
             word = row_hash.word
-        for lane, product in enumerate(products):
+        rates, far = [self.rate] * c.lanes, self.rate
+        for lane in range(0, c.lanes if c.weight_registers else 0, 8):  # handed on through the chip, long before it is used
+            far = delay(m, far, 1)
+            rates[lane : lane + 8] = [far] * len(rates[lane : lane + 8])
+        for lane, (product, rate) in enumerate(zip(products, rates, strict=True)):
             grad = Signal(signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
             m.d.sync += grad.eq(saturate(floor_shift(product, c.weight_grad_shift), c.grad))
             applied = grad
@@ -249,9 +262,9 @@ class Lanes(wiring.Component):
                 m.d.comb += self.grads.write_data[lane].eq(total)
                 applied = Mux(apply, gathered, grad)
             if word is None:
-                shifted = halves(applied, base, self.rate)
+                shifted = halves(applied, base, rate)
             else:
-                shifted = dither_shift(applied, base, self.rate, mask(base, self.rate, lane_word(word, lane))) << 1
+                shifted = dither_shift(applied, base, rate, mask(base, rate, lane_word(word, lane))) << 1
             change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
             w = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
             moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
