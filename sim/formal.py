@@ -48,7 +48,7 @@ PROOFS = (
     Proof("framer", proofs.Framer, "prove", 2, "hw/host/receive.py", " & crc.good & ~bad", " & ~bad", base=85),
     Proof("fifo", proofs.Fifo, "bmc", 14, "hw/host/ring.py", "self.room.eq(behind != tail)", "self.room.eq(behind != admitted)"),
     Proof("lists", proofs.Lists, "bmc", 12, "hw/spike/lists.py", "words.r_en.eq(rest == 0)", "words.r_en.eq(1)"),
-    Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py", "for valid in self.valid:", "for valid in self.valid[:6]:"),
+    Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py", 'for valid in chains["valid"]:', 'for valid in chains["valid"][:6]:'),
     *(Proof(f"order {cadence}", lambda cadence=cadence: proofs.Order(cadence), "bmc", proofs.Order.RUN + 4, "hw/schedule.py",  # type: ignore[misc]
             'm.State("APPLY-WAIT"), m.If(neurons_idle & lanes_idle)', 'm.State("APPLY-WAIT"), m.If(neurons_idle)') for cadence in CADENCES),
 )  # fmt: skip
