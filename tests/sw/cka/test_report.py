@@ -368,3 +368,8 @@ def test_trained_models_depend_on_their_code_and_options():
     stop, bptt = plan.model("stop"), plan.model("bptt")
     assert len({stop.key(0), stop.key(1), bptt.key(0), plan.model("chip").key(0)}) == 4
     assert fit(plan.model("own"), 0).states == []
+
+
+def test_a_missing_browser_is_said_so(monkeypatch):
+    monkeypatch.setattr("chromium.shutil.which", lambda name: None)
+    assert find() is None and "make browser" in MISSING
