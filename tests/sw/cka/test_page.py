@@ -73,7 +73,7 @@ blocks = 1
 width = 0.25
 norm = "batch"
 [models.own]
-factory = "test_report:own_network"
+factory = "test_page:own_network"
 layers = ["hidden", "out"]
 [[study]]
 kind = "diagonal"
