@@ -5,6 +5,7 @@ Members of a spec that are inputs are free: the solver chooses them anew in ever
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value, signed
@@ -90,11 +91,13 @@ class Framer(Spec):
             receiver.damaged.eq(self.free(1, "damaged")),
             receiver.o.ready.eq(self.free(1, "ready")),
         ]
+        rest = self._rest(m, crc)
         seen, length, register = Signal(16), Signal(8), Signal(32, init=-1)  # of the frame so far
+        whole = self._bytewise(m, register, ring.data)
         with m.If(receiver.i.valid & receiver.i.ready & (receiver.i.payload == 0)):
             m.d.sync += [seen.eq(0), register.eq(-1)]
         with m.If(ring.write):
-            m.d.sync += [seen.eq(seen + (seen != 0xFFFF)), register.eq(self._bytewise(register, ring.data))]
+            m.d.sync += [seen.eq(seen + (seen != 0xFFFF)), register.eq(whole)]
             with m.If(seen == 0):
                 m.d.sync += length.eq(ring.data)
         with m.If(ring.commit):
@@ -106,31 +109,34 @@ class Framer(Spec):
             ]
         m.d.comb += Assert(~receiver.o.valid | (ring.tail != ring.admitted))
         m.d.comb += Assert(crc.left <= 8)
+        m.d.comb += Assert((ring.admitted - ring.tail)[:8] + (ring.head - ring.admitted)[:8] <= 255)  # nobody overtakes
         with m.If(~receiver.bad):
             m.d.comb += [
-                Assert(self._rest(crc) == register),
+                Assert(rest == register),
                 Assert(receiver.where == Mux(seen < 2, seen, 2)),
                 Assert((ring.head - ring.admitted)[:8] == seen[:8]),
-                Assert(seen <= 257),
+                Assert(seen <= 255),
                 Assert((seen != 1) | (receiver.left == length)),
                 Assert((seen < 2) | (length >= LENGTH_LEAST) & (receiver.left == length + 2 - seen)),
             ]
         return m
 
     @staticmethod
-    def _bytewise(register: Value, byte: Value) -> Value:
-        value = register ^ byte
-        for _ in range(8):
-            value = (value >> 1) ^ Mux(value[0], CRC_POLYNOMIAL, 0)
-        return value
+    def _bytewise(m: Module, register: Value, byte: Value) -> Value:
+        values = [Signal(32, name=f"whole_{k}") for k in range(9)]
+        m.d.comb += values[0].eq(register ^ byte)
+        m.d.comb += [after.eq((value >> 1) ^ Mux(value[0], CRC_POLYNOMIAL, 0)) for value, after in itertools.pairwise(values)]
+        return values[-1]
 
     @staticmethod
-    def _rest(crc) -> Value:
+    def _rest(m: Module, crc) -> Value:
         """The register after the bits that are still to be shifted in."""
-        value: Value = crc.value
-        for k in range(8):
-            value = Mux(k < crc.left, (value >> 1) ^ Mux(value[0] ^ crc.shift[k], CRC_POLYNOMIAL, 0), value)
-        return value
+        values = [Signal(32, name=f"rest_{k}") for k in range(9)]
+        m.d.comb += values[0].eq(crc.value)
+        for k, (value, after) in enumerate(itertools.pairwise(values)):
+            shifted = (value >> 1) ^ Mux(value[0] ^ crc.shift[k], CRC_POLYNOMIAL, 0)
+            m.d.comb += after.eq(Mux(k < crc.left, shifted, value))
+        return values[-1]
 
 
 class Fifo(Spec):
