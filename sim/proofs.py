@@ -234,6 +234,7 @@ class Writer(Spec):
             command.request.payload.eq(self.free(32, "word")),
             command.reply.ready.eq(self.free(1, "ready")),
             command.busy.eq(self.free(1, "busy")),
+            command.idle.eq(~command.busy),  # as `Order` proves
             Assert(~command.host.write | command.host.hosting & ~command.busy),
             *(Assert(~banks.write.any() | lanes.busy) for banks in (lanes.weights, lanes.grads) if banks is not None),
         ]
@@ -271,6 +272,7 @@ class Order(Spec):
         m.d.sync += running.eq(Mux(schedule.busy, running + 1, 0))
         m.d.comb += [
             Assert(running < self.RUN),
+            Assert(schedule.idle == ~schedule.busy),
             Assert(schedule.busy | ~(schedule.sweeping | schedule.passing | schedule.start_sweep | schedule.start_neurons)),
         ]
         return m
