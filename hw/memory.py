@@ -108,7 +108,7 @@ class Bank(wiring.Component):
         host, select = self.host, Select(m, self.host, self.region, self.lane)
         m.d.comb += [
             reader.addr.eq(Mux(host.hosting, host.row, self.read_address)),
-            reader.en.eq(Mux(host.hosting, host.enable, self.read_enable)),
+            reader.en.eq(host.enable & (host.hosting | self.read_enable)),
             self.read_data.eq(reader.data),
             writer.addr.eq(self.write_address),
             writer.data.eq(self.write_data),

@@ -46,14 +46,14 @@ class Command(wiring.Component):
         left, op, row = Signal(BURST_BITS), Signal(range(OP_SEEK + 1)), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
-        there = under_way[-1]
+        there, answered = under_way[-1], Signal()  # nothing is: only then may the core begin, since a reply that waits stops the memories
         if self.far:
             # The memories stop a cycle late, so that a register of its own reaches them all; the word that comes meanwhile is kept.
             kept, keep, move = Signal(HOST_BITS, reset_less=True), Signal(), Signal(init=1)
-            m.d.comb += [host.enable.eq(move), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.comb += [answered.eq(~under_way.any() & ~keep), host.enable.eq(move), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
             m.d.sync += [keep.eq(reply.valid & ~reply.ready), move.eq(~reply.valid | reply.ready), kept.eq(reply.payload)]
         else:
-            m.d.comb += [host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
+            m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
         m.d.comb += [
             host.hosting.eq(self.idle),
             host.region.eq(region),
@@ -66,9 +66,9 @@ class Command(wiring.Component):
             m.d.sync += under_way.eq(Cat(fetch, under_way))
         with m.FSM():
             with m.State("HEADER"):
-                m.d.comb += request.ready.eq(~self.busy)
+                m.d.comb += request.ready.eq(~self.busy & answered)
                 m.d.sync += [left.eq(request.payload[8:]), op.eq(request.payload)]
-                with m.If(request.valid & ~self.busy), m.Switch(request.payload[:8]):
+                with m.If(request.valid & request.ready), m.Switch(request.payload[:8]):
                     with m.Case(OP_WRITE, OP_READ, OP_SEEK):
                         m.next = "ADDRESS"
                     with m.Case(OP_NEXT):

@@ -184,13 +184,13 @@ class Lanes(wiring.Component):
         wide = signed(current_sum_bits(c))
         assert c.current_shift >= 0
         leaving = [Signal(wide, name=f"leaving_{lane}", reset_less=True) for lane in range(c.lanes)]
-        load, count = Signal(), Signal(range(c.lanes // c.neuron_lanes + 1))
-        m.d.comb += load.eq(self.valid[4] & self.last[4] & self.forward)
+        load, add, count = Signal(), Signal(), Signal(range(c.lanes // c.neuron_lanes + 1))  # the first two in cycles 4 and 3
+        m.d.sync += [load.eq(self.valid[3] & self.last[3] & self.forward), add.eq(self.valid[2] & self.forward)]
         for lane, product in enumerate(products):
             total = Signal(wide, name=f"sum_{lane}")
             with m.If(load):
                 m.d.sync += total.eq(0)
-            with m.Elif(self.valid[3] & self.forward):
+            with m.Elif(add):
                 m.d.sync += total.eq(total + product)
             following = leaving[lane + c.neuron_lanes] if lane + c.neuron_lanes < c.lanes else leaving[lane]
             m.d.sync += leaving[lane].eq(Mux(load, total, following))
