@@ -19,14 +19,14 @@ class HostBus(wiring.Signature):
     """How the host reaches a memory, seen from the memory.
 
     `hosting` is high while the core is idle and the host owns every memory. A write takes effect at once. A read answers in `data_r`
-    one move after its address; `enable` moves it.
+    one move after its address; `enable` moves it, and is high in every pass of the core.
     """
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "hosting": Out(1),
-                "enable": Out(1),
+                "enable": Out(1, init=1),
                 "region": Out(8),
                 "lane": Out(LANE_BITS),
                 "row": Out(ROW_BITS),
