@@ -165,13 +165,7 @@ class SimDevice:
 
         `class` is the core's own and stays as it is.
         """
-        checked = {name: checks.check_state(self.config, name, array) for name, array in state.items()}
-        checked.pop("class", None)
-        places, values, covered = self._layout.places, *np.zeros((2, len(self._layout.addresses)), np.int64)
-        for name, array in checked.items():
-            values[places[name]] |= array << self._layout.fields[name].low & self._layout.mask(name)
-            covered[places[name]] |= self._layout.mask(name)
-        partial = (covered != 0) & (covered != self._layout.used)  # words of which only a part is given
+        values, covered, partial = self._layout.encode(state)
         if partial.any():
             script = Script()
             at = script.read_all(bursts(self._layout.addresses[partial]))

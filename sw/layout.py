@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hw.config import Config
 from hw.memory_map import MAX_BURST, state_fields
+from sw import checks
 
 
 def bursts(addresses: np.ndarray) -> list[tuple[int, int]]:
@@ -23,7 +26,7 @@ class Layout:
     """Where the state's words stand: all addresses ascending, their bursts, and each array's place among them."""
 
     def __init__(self, config: Config):
-        self.fields = state_fields(config)
+        self.config, self.fields = config, state_fields(config)
         self.addresses = np.unique(np.concatenate([f.addresses.ravel() for f in self.fields.values()]))
         self.bursts = bursts(self.addresses)
         self.places = {name: np.searchsorted(self.addresses, f.addresses) for name, f in self.fields.items()}
@@ -33,6 +36,19 @@ class Layout:
 
     def mask(self, name: str) -> int:
         return ((1 << self.fields[name].bits) - 1) << self.fields[name].low
+
+    def encode(self, state: Mapping[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Words at all addresses that hold the given arrays, the bits of each that are given, and which words need their other bits from the core.
+
+        `class` is the core's own and left out. Raises ValueError for an array that is not legal.
+        """
+        checked = {name: checks.check_state(self.config, name, array) for name, array in state.items()}
+        checked.pop("class", None)
+        words, given = np.zeros((2, len(self.addresses)), np.int64)
+        for name, array in checked.items():
+            words[self.places[name]] |= array << self.fields[name].low & self.mask(name)
+            given[self.places[name]] |= self.mask(name)
+        return words, given, (given != 0) & (given != self.used)
 
     def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays, from the words at all addresses."""
