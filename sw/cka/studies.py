@@ -88,6 +88,13 @@ def _trained_here(what: str, definitions: Iterable[Definition]) -> None:
             raise ValueError(f"{what}: {d.name} is not legal; legal are models that are trained here")
 
 
+def _same_epochs(what: str, definitions: Iterable[Definition]) -> None:
+    epochs = {d.name: d.options.epochs for d in definitions}
+    if len(set(epochs.values())) > 1:
+        found = ", ".join(f"{name} has {n} epochs" for name, n in epochs.items())
+        raise ValueError(f"{what}: {found}; legal is the same number")
+
+
 def _constant(found: Iterable[Similarity]) -> list[str]:
     """A paragraph that names the layers without CKA, if there are any."""
     names = dict.fromkeys(name for s in found for name in s.constant)
@@ -153,9 +160,9 @@ class Diagonal(Study):
 
     def check(self, plan: Plan) -> None:
         super().check(plan)
-        _same_layers(plan, self.definitions(plan))
         if self.middle:
             _whole_samples(plan)
+        _same_layers(plan, self.definitions(plan))
         for pair in self.middle:
             if pair not in self.pairs:
                 raise ValueError(f"middle: {_named(pair)} is not legal; legal is one of the pairs")
@@ -282,6 +289,7 @@ class Residual(Study):
     def check(self, plan: Plan) -> None:
         _whole_samples(plan)
         _trained_here("residual, plain", self.definitions(plan))
+        _same_epochs("residual, plain", self.definitions(plan))
         super().check(plan)
         for which in ("residual", "plain"):
             for d in _of(plan, getattr(self, which)):
@@ -552,9 +560,7 @@ class Training(Study):
         for pair in self.pairs:
             _trained_here("pairs", _of(plan, pair))
             _same_layers(plan, _of(plan, pair))
-            epochs = {d.options.epochs for d in _of(plan, pair)}
-            if len(epochs) > 1:
-                raise ValueError(f"pairs: {_named(pair)} have {' and '.join(map(str, sorted(epochs)))} epochs; legal is the same number")
+            _same_epochs("pairs", _of(plan, pair))
 
     def definitions(self, plan: Plan) -> list[Definition]:
         return _of(plan, (name for pair in self.pairs for name in pair))

@@ -353,6 +353,8 @@ def changed(old, new):
         (changed('["stop", "bptt"]', '["ann", "stop"]').replace("batch = 30", 'time = "apart"', 1), "time: apart is not legal, as ann has 1 steps, stop has 3 steps"),
         (changed("batch = 30", 'time = "apart"'), r"study 2 \(diagonal\): time: apart is not legal; legal is concat or mean"),
         (changed('pairs = [["stop", "bptt"], ["stop", "chip"]]', "pairs = []"), r"study 1 \(diagonal\): pairs: none is not legal"),
+        (changed('[models.plain-snn]', "[models.plain-snn]\nepochs = 2"), "residual, plain: res-ann has 1 epochs, .* plain-snn has 2 epochs; legal is the same"),
+        (changed('[models.chip]', "[models.chip]\nepochs = 2"), "pairs: stop has 1 epochs, chip has 2 epochs; legal is the same number"),
         (changed('model = "bptt"', 'model = "own"'), "model: own is not legal; legal are models that are trained here"),
         (changed('pair = ["ann", "bptt"]', 'pair = ["own", "ann"]'), "pair: own is not legal; legal are models that are trained here"),
         (changed('models = ["stop", "chip"]', 'models = ["own"]'), r"own has 1 step \(layer hidden\); legal is at least 2"),
