@@ -442,6 +442,10 @@ def test_bad_files_stop_the_command(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+    (tmp_path / "no-data.toml").write_text(changed("[train]", '[train]\ndataset = "fashion-mnist"\ndata = "/no/such/folder"'))
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "no-data.toml")])
+    assert "fashion-mnist is not in /no/such/folder" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path)])
@@ -452,8 +456,10 @@ def test_bad_files_stop_the_command(tmp_path, capsys):
 def test_the_ready_configurations_are_legal(path, monkeypatch):
     try:
         plan = read(Path(path))
-    except FileNotFoundError as e:
-        pytest.skip(f"a data set is not installed: {e}")
+    except ValueError as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            pytest.skip(f"a data set is not installed: {e}")
+        raise
     assert plan.studies and plan.seeds >= 3
     assert all(study.definitions(plan) for study in plan.studies)
 
