@@ -420,7 +420,11 @@ def test_a_run_that_fails_leaves_the_last_one(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.toml").write_text(text)
     command = ["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--models", str(tmp_path), "--jobs", "1", "--quiet"]
     assert main(command) == 0
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+    def there():
+        return {p: p.is_file() and p.read_bytes() for p in (tmp_path / "run").rglob("*")}
+
+    before = there()
 
     def diverged(*_):
         raise ValueError("x: layer 0 has features that are infinite or not a number")
@@ -429,7 +433,7 @@ def test_a_run_that_fails_leaves_the_last_one(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(command)
     assert stopped.value.code == 2 and "stop (x): x: layer 0 has features that are infinite" in capsys.readouterr().err
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert there() == before
 
 
 def test_bad_files_stop_the_command(tmp_path, capsys):
