@@ -464,8 +464,8 @@ class Coding(Study):
         out.figures.append(Figure("coding", f"{self.model} by coding, and {self.ann} shown the picture", draw))
         if self.event:
             measured = (
-                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} ({plus_minus(hidden[self.event])}); the two "
-                f"networks are not equally accurate: {plus_minus(accuracy['direct'], 1, 100)} % and {plus_minus(accuracy[self.event], 1, 100)} %"
+                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} ({plus_minus(hidden[self.event])}); "
+                f"accuracy of the two: {plus_minus(accuracy['direct'], 1, 100)} % and {plus_minus(accuracy[self.event], 1, 100)} %"
             )
             differences = [a - b for a, b in zip(hidden["direct"], hidden[self.event], strict=True)]
             out.directions.append(Direction("direct coding is closer to the ANN than event input", measured, differences))
