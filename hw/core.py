@@ -91,7 +91,7 @@ class Core(wiring.Component):
             neurons.start.eq(schedule.start_neurons),
             neurons.kind.eq(schedule.kind),
             neurons.layer.eq(schedule.neuron_layer),
-            neurons.update_alpha.eq(schedule.update_alpha),
+            neurons.update_alpha.eq(delay(m, schedule.update_alpha, c.weight_registers)),
             neurons.current_start.eq(schedule.start_current),
             neurons.current_layer.eq(schedule.sweep_layer),
             *(getattr(neurons.settings, name).eq(getattr(registers, name)) for name in ("label", "learn", "rate_theta", "rate_alpha")),

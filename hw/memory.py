@@ -129,7 +129,7 @@ class Bank(wiring.Component):
             m.d.comb += host.data_r.eq(select.answer(reader.data))
         write = {"addr": self.write_address, "data": self.write_data, "en": self.write}
         if self.host_writes:
-            hosts = {"addr": row, "data": word, "en": host.hosting & host.write & select.meant}
+            hosts = {"addr": row, "data": word, "en": host.write & select.meant}  # the host writes only while it is hosting
             write = {name: Mux(host.hosting, value, write[name]) if self.core_writes else value for name, value in hosts.items()}
         m.d.comb += [
             reader.addr.eq(later(m, host, read, self.registers)),

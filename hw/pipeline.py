@@ -40,7 +40,7 @@ class Pipe:
 
 def delay(m: Module, value: Value, cycles: int) -> Value:
     """`value` as it was some cycles ago, in registers without a reset."""
-    for _ in range(cycles):
+    for _ in range(cycles if len(value) else 0):
         following = Signal(value.shape(), reset_less=True)
         m.d.sync += following.eq(value)
         value = following
@@ -91,7 +91,7 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        if getattr(platform, "family", None) == "ECP5":
+        if getattr(platform, "family", None) == "ecp5":
             return self._ecp5(m)
         a, b = Signal.like(self.port.a, reset_less=True), Signal.like(self.port.b, reset_less=True)
         product = Signal.like(self.port.p, reset_less=True)

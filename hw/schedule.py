@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -77,7 +77,10 @@ class Schedule(wiring.Component):
         busy, idle, far = Signal(), Signal(init=1), c.weight_registers  # `far`: cycles that `sweeping` and `passing` come late
         learn_w, learn_l = (self.learn & LEARN_W) != 0, (self.learn & LEARN_L) != 0
         spiking = 1 if not c.static else layer != 1  # whether the inputs of `layer` are spikes
-        started = delay(m, strobes["neurons"] | self.update_alpha, far) if far else Const(0)
+        started: Value = Const(0)
+        if far:  # and so does `update_alpha`
+            update = delay(m, self.update_alpha, far)
+            started = delay(m, strobes["neurons"], far) | update | delay(m, update, far)
         m.d.comb += [
             self.sweep_layer.eq(sweep_layer),
             self.neuron_layer.eq(neuron_layer),

@@ -45,7 +45,7 @@ class Registers(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         host, meant, then = self.host, Signal(), Signal()
-        m.d.comb += meant.eq(then & host.hosting & host.write)
+        m.d.comb += meant.eq(then & host.write)
         values = {}
         for name, register in REGISTERS.items():
             if register.access == "rw" and name not in _INPUTS:

@@ -75,17 +75,17 @@ class UnitList(wiring.Component):
             return self.push, self.row
         m.submodules.words = words = SyncFIFOBuffered(width=lanes + len(self.row), depth=max(4, self.config.neuron_words(max(self.config.sizes))))
         pending, row, lane = Signal(lanes), Signal.like(self.row), Signal(range(lanes))
-        rest = (pending & (pending - 1))[:lanes]
+        rest, waiting = (pending & (pending - 1))[:lanes], Signal()
         m.d.comb += [
             words.w_data.eq(Cat(self.push, self.row)),
             words.w_en.eq(self.push.any()),
             words.r_en.eq(rest == 0),
-            self.busy.eq(self.push.any() | (words.level != 0) | pending.any()),
+            self.busy.eq(self.push.any() | waiting | pending.any()),
         ]
         for q in reversed(range(lanes)):
             with m.If(pending[q]):
                 m.d.comb += lane.eq(q)
-        m.d.sync += pending.eq(rest)
+        m.d.sync += [pending.eq(rest), waiting.eq(self.push.any() | (words.level != 0))]
         with m.If(words.r_en & words.r_rdy):
             m.d.sync += Cat(pending, row).eq(words.r_data)
         return pending.any(), Cat(lane, row)
@@ -117,7 +117,7 @@ class Frame(wiring.Component):
         m = Module()
         host, region = self.host, regions(self.config)["frame"]
         m.submodules.bank = bank = Bank(region, host_writes=False)
-        meant = Select(m, host, region).meant & host.hosting & host.write
+        meant = Select(m, host, region).meant & host.write
         pixel, at = host.data_w[:PIXEL_FRAC], Signal.like(self.length)
         m.d.comb += [
             follow(bank.host, host),

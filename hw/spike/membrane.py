@@ -69,6 +69,6 @@ class Membrane(wiring.Component):
             o.u.eq(u),
             o.theta_trace.eq(theta_trace),
             o.alpha_trace.eq(alpha_trace),
-            o.weight_trace.eq(saturate(weight_trace + Mux(s, c.trace.one, 0), c.trace)),
+            o.weight_trace.eq(Mux(s, saturate(weight_trace + c.trace.one, c.trace), weight_trace)),  # the sum does not wait for s
         ]
         return m

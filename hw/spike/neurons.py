@@ -137,7 +137,7 @@ class Neurons(wiring.Component):
                 "spike_count": Out(unit_bits + 1),
                 "trace_unit": Out(unit_bits),
                 "trace_count": Out(unit_bits + 1),
-                "trace": Out(signed(config.trace.bits)),  # of `trace_unit`, one cycle later, while no pass is under way
+                "trace": Out(signed(config.trace.bits)),  # of `trace_unit`, 1 + weight_registers cycles later, while no pass is under way
                 "winner": Out(8),
                 "host": In(HostBus()),
             }
@@ -172,8 +172,13 @@ class Neurons(wiring.Component):
             for name, bank in banks.items():
                 m.submodules[f"bank_{name}_{q}"] = bank
 
-        self.erring = Signal()  # decoded a cycle later, before the first neuron comes
-        m.d.sync += self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR))
+        # decoded a cycle later, before the first neuron comes
+        self.during = {kind: Signal(name=f"during_{n}") for n, kind in enumerate(self.DRAIN)}
+        self.erring, self.last = Signal(), Signal()
+        m.d.sync += [flag.eq(self.kind == kind) for kind, flag in self.during.items()]
+        m.d.sync += [self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR)), self.last.eq(self.layer == c.n_layers)]
+        half, near = max(1, c.neuron_lanes // 2), delay(m, self.settings.first, c.weight_registers)
+        self.first = [near if q < half else delay(m, near, c.weight_registers) for q in self.lanes]  # handed on through the chip
         self._walk(m)
         for q in self.lanes:
             self._multipliers(m, q)
@@ -213,15 +218,15 @@ class Neurons(wiring.Component):
             walker.start.eq(self.start),
             walker.layer.eq(self.layer),
             walker.step.eq(1),
-            walker.serial.eq((self.kind == Pass.NEURON) & (self.layer == c.n_layers)),
+            walker.serial.eq(self.during[Pass.NEURON] & self.last),
             self.leakage.layer.eq(self.layer),
             self.leakage.rate.eq(self.settings.rate_alpha),
             self.leakage.update.eq(self.update_alpha),
             self.busy.eq(walker.active | (quiet != 0) | self.leakage.busy | self.spikes.busy | self.traces.busy),
         ]
-        with m.If(self.kind == Pass.HIDDEN_ERROR):  # as the errors come
+        with m.If(self.during[Pass.HIDDEN_ERROR]):  # as the errors come
             m.d.comb += walker.step.eq(self.error_word)
-        with m.If(self.kind == Pass.NEURON):  # as the currents come
+        with m.If(self.during[Pass.NEURON]):  # as the currents come
             m.d.comb += walker.step.eq((self.layer != self.current_of) | (walker.local != self.currents))
         m.d.sync += [self.there.eq(Mux(walker.valid, walker.mask, 0)), self.local.eq(walker.local)]
         m.d.sync += [self.row[q].eq(walker.row[q]) for q in self.lanes]
@@ -232,30 +237,31 @@ class Neurons(wiring.Component):
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
         lane_bits = ceil_log2(c.neuron_lanes)
-        base, trace_lane = Signal(index_shape(c)), Signal(range(max(c.neuron_lanes, 2)))
-        m.d.sync += [base.eq(Array(c.unit_row[l] for l in range(c.n_layers))[self.list_layer]), trace_lane.eq(self.trace_unit[:lane_bits])]
+        base, around = Signal(index_shape(c)), c.weight_registers
+        m.d.sync += base.eq(Array(c.unit_row[l] for l in range(c.n_layers))[self.list_layer])
+        trace_row, trace_lane = delay(m, base + self.trace_unit[lane_bits:], around), delay(m, self.trace_unit[:lane_bits], 1 + around)
         m.d.comb += self.trace.eq(Array(banks["weight_trace"].read_data for banks in self.banks)[trace_lane])
         for q, banks in enumerate(self.banks):
             m.d.comb += [banks[name].read_address.eq(walker.row[q]) for name in ("membrane", "theta", "current")]
-            m.d.comb += banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row[q], base + self.trace_unit[lane_bits:]))
+            m.d.comb += banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row[q], trace_row))
             if not c.static:
                 m.d.comb += [
                     banks["event"].read_address.eq(walker.local),
                     banks["event"].write_address.eq(self.local),
-                    banks["event"].write.eq(self.there[q] & (self.kind == Pass.INPUT)),
+                    banks["event"].write.eq(self.there[q] & self.during[Pass.INPUT]),
                 ]
 
     def _forward(self, m: Module, q: int) -> None:
         """INPUT and NEURON: cycle 1 enters the membrane, cycle 4 leaves it and is written."""
         c, banks, membrane = self.config, self.banks[q], self.membranes[q]
-        old, new, last = membrane.i.p, membrane.o.p, self.layer == c.n_layers
+        old, new = membrane.i.p, membrane.o.p
         held = banks["membrane"].read_data
         m.d.comb += [
-            membrane.i.valid.eq(self.there[q] & ((self.kind == Pass.INPUT) | (self.kind == Pass.NEURON))),
+            membrane.i.valid.eq(self.there[q] & (self.during[Pass.INPUT] | self.during[Pass.NEURON])),
             membrane.o.ready.eq(1),
             old.index.eq(self.row[q]),
-            old.first.eq(self.settings.first),
-            old.unit.eq(self.kind == Pass.INPUT),
+            old.first.eq(self.first[q]),
+            old.unit.eq(self.during[Pass.INPUT]),
             old.event.eq(1 if c.static else banks["event"].read_data),  # a static frame has one input unit, which always fires
             old.u.eq(held[: c.u.bits]),
             old.s.eq(held[c.u.bits]),
@@ -274,7 +280,7 @@ class Neurons(wiring.Component):
             ("weight_trace", new.weight_trace),
         ):
             m.d.comb += [
-                banks[name].write.eq(membrane.o.valid & (~last if name == "weight_trace" else ~new.unit)),
+                banks[name].write.eq(membrane.o.valid & (~self.last if name == "weight_trace" else ~new.unit)),
                 banks[name].write_address.eq(new.index),
                 banks[name].write_data.eq(word),
             ]
@@ -290,11 +296,11 @@ class Neurons(wiring.Component):
         valid = Cat(out.valid for out in outs).any()
         m.d.comb += [
             readout.start.eq(self.start & last & (self.kind == Pass.NEURON)),
-            readout.first.eq(delay(m, self.settings.first, c.weight_registers)),
+            readout.first.eq(self.first[-1]),
             readout.final.eq(delay(m, self.settings.final, c.weight_registers)),
             self.winner.eq(readout.winner),
         ]
-        m.d.sync += [readout.valid.eq(valid & last), readout.s.eq(new[0]), readout.u.eq(new[1:].as_signed())]
+        m.d.sync += [readout.valid.eq(valid & self.last), readout.s.eq(new[0]), readout.u.eq(new[1:].as_signed())]
 
     def _lists(self, m: Module) -> None:
         """A unit that fired is listed for the next layer's currents, one with a trace for the update of its weights."""
@@ -377,7 +383,7 @@ class Neurons(wiring.Component):
             *(banks[name].read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])) for name in ("theta_trace", "alpha_trace")),
             self.deltas[q].i.valid.eq(self.there[q] & self.erring),
             entering.index.eq(self.row[q]),
-            entering.output.eq(self.kind == Pass.OUTPUT_ERROR),
+            entering.output.eq(self.during[Pass.OUTPUT_ERROR]),
             entering.label.eq((self.local == label[lane_bits:]) & (label[:lane_bits] == q)),
             entering.firing.eq(self.readout.firing),
             entering.u.eq(held[: c.u.bits]),
@@ -391,7 +397,7 @@ class Neurons(wiring.Component):
         m.d.comb += [
             gradient.i.valid.eq(valid),
             gradient.i.p.index.eq(index),
-            gradient.i.p.first.eq(self.settings.first),
+            gradient.i.p.first.eq(self.first[q]),
             gradient.i.p.learn_t.eq(self.settings.learn[1]),
             gradient.i.p.learn_l.eq(self.settings.learn[2]),
             gradient.i.p.delta.eq(value),
@@ -416,13 +422,13 @@ class Neurons(wiring.Component):
         m.d.sync += [index.eq(gradient.p.index), grad.eq(gradient.p.theta_grad), valid.eq(gradient.valid)]
         if c.cadence == "sample":
             bank = banks["theta_grad"]
-            total = saturate(Mux(self.settings.first, 0, bank.read_data.as_signed()).as_signed() + grad, c.grad)
+            total = saturate(Mux(self.first[q], 0, bank.read_data.as_signed()).as_signed() + grad, c.grad)
             m.d.comb += [
                 bank.read_address.eq(Mux(self.erring, gradient.p.index, self.walker.row[q])),
                 bank.write.eq(valid),
                 bank.write_address.eq(index),
                 bank.write_data.eq(total),
-                entering.valid.eq(self.there[q] & (self.kind == Pass.FINISH) & learning),
+                entering.valid.eq(self.there[q] & self.during[Pass.FINISH] & learning),
                 entering.p.index.eq(self.row[q]),
                 entering.p.grad.eq(bank.read_data),
                 entering.p.theta.eq(banks["theta"].read_data),

@@ -40,7 +40,7 @@ def row_op(c: Config) -> data.StructLayout:
 class Lanes(wiring.Component):
     """P lanes; lane p holds the weights of the neurons p, p + P, ... of every layer.
 
-    `sweep` holds while rows are on their way (`busy`). A row's operand comes one cycle after the row on `operand`: a pixel or 256 for a
+    `sweep` holds while rows are on their way (`busy`). A row's operand comes 1 + `Config.weight_registers` cycles after the row on `operand`: a pixel or 256 for a
     spike (FORWARD), a weight trace or a pixel in that format (GATHER, DESCEND). `rate` is the learning rate 2**-rate. `current` gives the P currents of a
     group in words of the neuron lanes, lanes without a neuron too; `error` one value a sum. `next_random` ends an update of a layer.
 
@@ -155,7 +155,7 @@ class Lanes(wiring.Component):
         ]
         self.w_read = [delay(m, self.weights.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
         self.delta_read = [delay(m, self.delta.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
-        self.factor = delay(m, self.operand, 2 * around)
+        self.factor = delay(m, self.operand, around)
 
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config
 from hw.error.groups import group_entry
+from hw.pipeline import delay
 from hw.streams import bits_for, operand_bits
 from hw.weight.lanes import Sweep, row_op
 
@@ -129,10 +130,11 @@ class Sweeper(wiring.Component):
         # stage C: the operand
         remainder = per_layer((c.sizes[l] - 1) % c.lanes + 1 for l in c.layers)
         pixel, traced = Signal(PIXEL_FRAC + 1), Signal()
+        late = delay(m, pixel, c.weight_registers)
         m.d.comb += [
             traced.eq((self.sweep == Sweep.GATHER) | ((self.sweep == Sweep.DESCEND) & ~self._static(self.layer))),
             self.operand.eq(
-                Mux(traced, self.trace, Mux(forward, pixel, pixel << (c.trace.f - PIXEL_FRAC)).as_signed()),
+                Mux(traced, self.trace, Mux(forward, late, late << (c.trace.f - PIXEL_FRAC)).as_signed()),
             ),
             self.counted.eq(Mux(nothing, 0, Mux(Mux(dense, b_top, groups.entry.last), remainder, c.lanes))),
         ]
