@@ -20,6 +20,7 @@ CRC_RESIDUE = 0xDEBB_20E3  # register after a message and its CRC, before the fi
 OPEN = 1 << 15  # in a request's length field: this frame opens a session
 LENGTH_LEAST = 1 + CRC_BYTES
 HEADER_BYTES = 8  # of an operation
+FRAME_BYTES = 3 + CRC_BYTES  # of a request besides its payload: length, sequence number, CRC
 SLOTS = 4  # replies that are kept, one of them the next
 WINDOW = SLOTS - 1  # requests that may wait for their replies, and with all their bytes in the buffer (which holds one less than it has)
 REPLY_TRAILER = 2 + CRC_BYTES  # status, length, CRC
