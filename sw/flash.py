@@ -49,7 +49,7 @@ def board_with_flash(name: str | None) -> Board:
 
 def openfpgaloader(board: Board, *arguments: str | Path) -> tuple[bool, str]:
     """Runs openFPGALoader for a board; whether it ended well, and the last line it said."""
-    command = [sys.executable, "-m", "openfpgaloader.cli", *board.loader, *map(str, arguments)]
+    command = [sys.executable, "-m", "openfpgaloader", *board.loader, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = (done.stdout + done.stderr).strip().splitlines()
     return done.returncode == 0, said[-1] if said else "nothing said"
