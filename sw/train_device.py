@@ -62,13 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         checks.check_learn(given.learn)
         if not given.learn:
             raise ValueError("--learn: '' is not legal; legal is any of w, t, l")
+        if given.keep and given.restore:
+            raise ValueError("--keep: not beside --restore")
         if given.restore:
             kept = read(given.restore)
             config = config if given.board else kept.config
         if given.save and not given.save.resolve().parent.is_dir():
             raise ValueError(f"--save: {given.save.parent} is not a folder")
-        if given.keep and given.restore:
-            raise ValueError("--keep: not beside --restore")
         if given.store and given.port == "golden":
             raise ValueError("--store: golden has no flash; legal is sim, or the port of a board that has one")
         if given.store and given.port != "sim":

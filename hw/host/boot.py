@@ -55,7 +55,7 @@ class Boot(wiring.Component):
         m = Module()
         stored, sector = self.stored, ceil_log2(8 * SECTOR)
         stage, selected, high, tick = Signal(Stage), Signal(), Signal(), Signal()
-        position = Signal(sector + bits_for(stored.sectors + 1))  # bits since the flash was selected
+        position, again = Signal(sector + bits_for(stored.sectors + 1)), Signal()  # bits since the flash was selected; it is selected again
         bit, ended = Signal(), Signal()
         m.d.comb += [
             self.flash.cs.eq(selected),
@@ -70,6 +70,8 @@ class Boot(wiring.Component):
             m.d.sync += high.eq(~high)
         with m.If(tick):
             m.d.sync += [position.eq(position + 1), self.o.payload.eq(Cat(self.flash.cipo, self.o.payload))]
+            with m.If(again):
+                m.d.sync += position.eq(Mux(stage == Stage.LOAD, 8 * COMMAND_BYTES, 0))  # so that LOAD ends before the CRC
 
         def bits(data: bytes):
             return Array(C(byte >> k & 1, 1) for byte in data for k in reversed(range(8)))[position[:5]]
@@ -80,7 +82,8 @@ class Boot(wiring.Component):
 
         with m.FSM():
             with m.State("REST"), m.If(tick & position[self.rest]):
-                m.d.sync += [position.eq(Mux(stage == Stage.LOAD, 8 * COMMAND_BYTES, 0)), selected.eq(1)]  # LOAD ends before the CRC
+                m.d.comb += again.eq(1)
+                m.d.sync += selected.eq(1)
                 m.next = "COMMAND"
             with m.State("COMMAND"):
                 address = stored.offset.to_bytes(COMMAND_BYTES - 1, "big")

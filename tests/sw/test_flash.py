@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from boards import BOARDS
-from hw.config import Config
 from hw.host.protocol import Link
 from hw.host.stored import SECTOR, Stored
 from sim.scenarios import random_config, random_state
