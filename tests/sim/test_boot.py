@@ -13,6 +13,7 @@ from sw.device import Device
 from sw.flash import image
 from sw.transport.base import DeviceError
 from sw.transport.frames import parse_reply, request
+from sw.transport.pty import PseudoTerminal
 from sw.transport.simulated import Simulated
 from tests.sim.test_endpoint import Kept
 from tests.sw.test_link import digits, golden, same, start
@@ -171,6 +172,26 @@ def test_with_its_uart():
     model.run(b"\0\1\2" + request(1, b"", opening=True), limit=50_000)  # is not heard, and does no harm
     with Device.open(Simulated("sim", model)) as device:
         assert same(without_class(device.read_state()), without_class(state)) and device.rates == RATES
+
+
+def test_a_board_behind_a_serial_port(model, trained, monkeypatch):
+    """Its port is given back while openFPGALoader has the board, which then starts anew."""
+    state, _ = trained
+
+    def write(board, stored):
+        assert board.name == "icebreaker"
+        model.flash = stored
+        model.power_up()
+
+    boots(model, b"")
+    monkeypatch.setattr("sw.flash.write", write)
+    with PseudoTerminal(Kept("sim", model)) as port, Device.open(port) as device:
+        device.load(state)
+        device.set_rates(**RATES)
+        device.store("icebreaker")
+        assert same(without_class(device.read_state()), without_class(state)) and device.rates == RATES
+        with pytest.raises(ValueError, match="board: none has no flash"):
+            device.store()
 
 
 def test_a_file_is_the_flash_of_sim(trained, tmp_path):
