@@ -81,7 +81,7 @@ class Device:
             DeviceError: nothing answers there.
             ValueError: the device was built for another network than `config`; the field is named. A `flash` for another port than `sim`.
         """
-        if flash is not None and port != "sim":
+        if flash is not None and port not in WORLDS:
             raise ValueError(f"flash: {flash} is not legal at port {port}; legal is none, as only that of sim is a file")
         if isinstance(port, Transport):
             transport = port

@@ -65,6 +65,8 @@ def simulated(world: str, config: Config, link: Link, *, serial: bool = False, f
     `flash`: a file that is the flash of `sim`, erased if there is none yet; None: it is forgotten in the end. ValueError if it cannot be one.
     """
     if world == "golden":
+        if flash is not None:
+            raise ValueError(f"flash: {flash} is not legal at port golden; legal is none, as only that of sim is a file")
         from sw.transport.golden import Model as Golden
 
         return Simulated(world, Golden(config, link))

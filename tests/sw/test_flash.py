@@ -15,6 +15,7 @@ from sim.scenarios import random_config, random_state
 from sw import flash, train_device
 from sw.device import Device
 from sw.flash import image
+from sw.transport import pty
 from sw.transport.base import DeviceError
 from sw.transport.frames import parse_request
 from tests.sw.test_link import CONFIG, LINK, golden, same, start
@@ -136,3 +137,9 @@ def test_what_cannot_be_stored_is_refused_before_the_work(arguments, says, capsy
     with pytest.raises(SystemExit) as stop:
         train_device.main(arguments)
     assert stop.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_a_pseudo_terminal_of_golden_has_no_flash(capsys):
+    with pytest.raises(SystemExit) as stop:
+        pty.main(["--world", "golden", "--flash", "x"])
+    assert stop.value.code == 2 and "flash: x is not legal at port golden" in capsys.readouterr().err
