@@ -38,7 +38,7 @@ class Boot(wiring.Component):
 
     def __init__(self, stored: Stored, clock: float):
         self.stored = stored
-        self.rest = ceil_log2(math.ceil(WAKE_SECONDS * clock / 2))  # bit of `position` that ends a rest
+        self.rest = ceil_log2(math.ceil(WAKE_SECONDS * clock / 2) + 8 * COMMAND_BYTES)  # bit of `position` that ends a rest, after WAKE above all
         super().__init__(
             {
                 "flash": Out(FLASH),
