@@ -30,7 +30,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
-from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, ceil_log2
+from hw.config import Config, ceil_log2
 from hw.host.protocol import SLOTS
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
@@ -38,7 +38,7 @@ from hw.pll import Clocking
 from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
 from hw.top import Pins, Top
 from sw.image import Image
-from sw.options import output, sizes
+from sw.options import add_design, chosen, configuration, flag, output
 
 BUILD = Path("build")
 TOOLS = {
@@ -378,17 +378,10 @@ def list_boards() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hw.build", description="Build a bitstream for a board, and report on it.")
-    own = "(default: the board's own)"
-    parser.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
-    parser.add_argument("--sizes", type=sizes, metavar="N-N-N", help=f"units of the input and every layer, like 784-64-10 {own}")
-    parser.add_argument("--lanes", type=int, metavar="N", help=f"synapses a clock cycle {own}")
-    parser.add_argument("--neuron-lanes", type=int, metavar="M", help=f"neurons a clock cycle {own}")
-    parser.add_argument("--input", choices=INPUTS, help=f"kind of input {own}")
-    parser.add_argument("--cadence", choices=CADENCES, help=f"when weights change {own}")
-    parser.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"what holds the weights {own}")
+    add_design(parser)
     parser.add_argument("--unit", choices=UNITS, metavar="BLOCK", help=f"build one block alone: {', '.join(UNITS)} (default: all)")
     parser.add_argument("--image", type=Path, metavar="FILE", help="build for a network, from sw.deploy or sw.train --chip, with its configuration (default: none)")
-    parser.add_argument("--seed", type=int, metavar="N", help=f"of the placement {own}")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the placement (default: the board's own)")
     parser.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere else)")
     parser.add_argument("--list", action="store_true", help="show the boards and what fits each (default: build)")
     return parser
@@ -400,21 +393,20 @@ def main(arguments: list[str] | None = None) -> int:
     if given.list:
         print(list_boards())
         return 0
-    if given.board is None:
+    if "board" not in given:
         parser.print_help()
         return 2
     board = BOARDS[given.board]
-    chosen = {name: getattr(given, name) for name in ("sizes", "lanes", "neuron_lanes", "input", "cadence", "weight_memory")}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    if given.image and chosen:
-        parser.error(f"--{next(iter(chosen)).replace('_', '-')}: not beside --image, which has its configuration")
+    changes = chosen(given)
+    if given.image and changes:
+        parser.error(f"{flag(next(iter(changes)))}: not beside --image, which has its configuration")
     try:
         try:
-            config = Image.load(given.image).config if given.image else board.config.replace(**chosen)
+            config = Image.load(given.image).config if given.image else configuration(given)
         except ValueError as error:
             if given.image:
                 parser.error(f"--image: {error}")
-            wanted = {name: getattr(board.config, name) for name in ("sizes", "lanes", "neuron_lanes")} | chosen
+            wanted = {name: getattr(board.config, name) for name in ("sizes", "lanes", "neuron_lanes")} | changes
             raise BuildError(f"{error}; {_advice(board, wanted)}") from None
         report = build(given.board, config, unit=given.unit, seed=given.seed, say=partial(print, file=sys.stderr, flush=True))
     except (BuildError, ValueError) as error:

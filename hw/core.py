@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,8 +10,9 @@ from hw.config import PIXEL_FRAC, Config
 from hw.error.groups import Groups
 from hw.host.command import Command
 from hw.host.registers import Registers
-from hw.memory import HOST_BITS, fan_out
+from hw.memory import FAR_MOVES, HOST_BITS, fan_out
 from hw.memory_map import PHASES
+from hw.pipeline import delay
 from hw.schedule import Schedule
 from hw.spike.lists import Frame
 from hw.spike.neurons import Neurons
@@ -49,14 +50,15 @@ class Core(wiring.Component):
         frame = None
         if c.static:
             m.submodules.frame = frame = Frame(c)
-        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + c.weight_registers)
+        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + FAR_MOVES * c.weight_registers)
 
         wiring.connect(m, wiring.flipped(self.request), command.request)
         wiring.connect(m, command.reply, wiring.flipped(self.reply))
         wiring.connect(m, sweeper.op, lanes.op)
         wiring.connect(m, lanes.current, neurons.current)
         wiring.connect(m, lanes.error, neurons.error)
-        m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.busy.eq(schedule.busy), command.idle.eq(schedule.idle)]
+        m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.idle.eq(schedule.idle)]
+        m.d.comb += command.busy.eq(delay(m, schedule.busy, c.weight_registers))
         self._control(m, registers, schedule, sweeper, lanes, neurons)
         self._deltas(m, schedule, neurons, groups, lanes, sweeper)
         self._units(m, schedule, sweeper, neurons, frame)
@@ -70,8 +72,8 @@ class Core(wiring.Component):
             schedule.single.eq(registers.single),
             schedule.learn.eq(registers.learn),
             schedule.step.eq(registers.step),
-            schedule.sweeping.eq(sweeper.busy | lanes.busy),
-            schedule.passing.eq(neurons.busy),
+            schedule.sweeping.eq(delay(m, sweeper.busy | lanes.busy, c.weight_registers)),
+            schedule.passing.eq(delay(m, neurons.busy, c.weight_registers)),
             sweeper.growing.eq(schedule.growing),
             registers.step_done.eq(schedule.step_done),
             registers.next_step.eq(schedule.next_step),
@@ -98,12 +100,13 @@ class Core(wiring.Component):
 
     def _deltas(self, m: Module, schedule, neurons, groups, lanes, sweeper) -> None:
         """Deltas go to the lanes; the groups that have any are listed for the sweeper."""
+        far = self.config.weight_registers
         static_first = (schedule.sweep_layer == 1) if self.config.static else 0  # its D is listed as layer 0
         m.d.comb += [
             groups.start.eq(schedule.start_groups),
             groups.layer.eq(schedule.groups_layer),
-            groups.valid.eq(neurons.delta.valid),
-            groups.delta.eq(neurons.delta.payload),
+            groups.valid.eq(delay(m, neurons.delta.valid, far)),
+            groups.delta.eq(delay(m, neurons.delta.payload.as_value(), far)),
             lanes.delta_write.eq(groups.write),
             lanes.delta_row.eq(groups.write_row),
             *(lanes.delta_data[lane].eq(groups.write_data[lane]) for lane in range(self.config.lanes)),
@@ -117,19 +120,23 @@ class Core(wiring.Component):
     def _units(self, m: Module, schedule, sweeper, neurons, frame) -> None:
         """The inputs of a sweep: listed spikes (FORWARD), listed traces (updates), or the pixels of a frame (layer 1)."""
         forward, units = schedule.sweep == Sweep.FORWARD, sweeper.units
+        pixels = schedule.sweep_layer == 1 if frame else Const(0)
+        spikes_known, pixels_known = (delay(m, known, self.config.weight_registers) for known in (forward, pixels))
         m.d.comb += [
             neurons.list_layer.eq(schedule.sweep_layer - 1),
             neurons.list_index.eq(units.index),
             neurons.list_enable.eq(units.enable),
-            units.unit.eq(Mux(forward, neurons.spike_unit, neurons.trace_unit)),
+            units.unit.eq(Mux(spikes_known, neurons.spike_unit, neurons.trace_unit)),
             units.length.eq(Mux(forward, neurons.spike_count, neurons.trace_count)),
             units.value.eq(1 << PIXEL_FRAC),
             sweeper.trace.eq(neurons.trace),
         ]
         if frame:
             m.d.comb += [frame.read_index.eq(units.index), frame.read_enable.eq(units.enable)]
-            with m.If(schedule.sweep_layer == 1):
-                m.d.comb += [units.unit.eq(frame.index), units.length.eq(frame.length), units.value.eq(frame.value)]
+            with m.If(pixels):
+                m.d.comb += units.length.eq(frame.length)
+            with m.If(pixels_known):
+                m.d.comb += [units.unit.eq(frame.index), units.value.eq(frame.value)]
 
     def _count(self, m: Module, registers, schedule, sweeper, lanes) -> None:
         c = self.config
@@ -140,7 +147,7 @@ class Core(wiring.Component):
         m.d.comb += [
             registers.busy.eq(schedule.busy),
             registers.phase.eq(schedule.phase),
-            registers.counted.eq(Mux(lanes.op.valid & lanes.op.ready, sweeper.counted, 0)),
+            registers.counted.eq(delay(m, Mux(lanes.op.valid & lanes.op.ready, sweeper.counted, 0), c.weight_registers)),
             registers.dense.eq(Mux(schedule.start_sweep, dense[schedule.sweep_layer], 0)),
             registers.frame_length_value.eq(frame_length),
         ]

@@ -37,7 +37,7 @@ def rounding(n: int) -> int:
 def dither_shift(v: Value, base: int, rate: Value, dither: Value) -> Value:
     """(`v` + `dither`) / 2**(base + rate), rounded down, for a run-time `rate`.
 
-    `dither` is unsigned and below 2**(base + rate): random bits (`mask`).
+    `dither` is unsigned and below 2**(base + rate): random bits (`dither_mask`).
     """
     return ((v + dither) >> base) >> rate
 
@@ -55,8 +55,6 @@ def minus_halves(x: Value, change: Value) -> Value:
     return ((x << 1) - change) >> 1
 
 
-def mask(base: int, rate: Value, bits: Value) -> Value:
-    """`bits` modulo 2**(base + rate)."""
-    top = base + (1 << len(rate)) - 1
-    keep = (((C(1, 1) << base) << rate) - 1)[:top]
-    return bits[:top] & keep
+def dither_mask(base: int, rate: Value) -> Value:
+    """2**(base + rate) - 1, which makes of random bits the `dither` of `dither_shift`."""
+    return (((C(1, 1) << base) << rate) - 1)[: base + (1 << len(rate)) - 1]

@@ -11,6 +11,9 @@ from hw.config import LANE_BITS, ROW_BITS, ceil_log2
 from hw.memory_map import Region
 
 HOST_BITS = 32
+FAR_MOVES = 3
+"""Registers on the host's way to memories that lie far apart and back, where there is one on either side of the weights: in the bus
+(`relay`), before the memory and behind it (`LaneBanks`)."""
 COLLISION_IS_FREE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 """Tells Yosys, before synthesis, that no reader minds what it gets of a word being written (every memory here has one writer)."""
 
@@ -63,18 +66,27 @@ def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
     m.d.comb += host.data_r.eq(answer)
 
 
+def relay(m: Module, host):
+    """The host's bus as memories far away see it: a register later, which moves with the bus; the answer comes one move later."""
+    far = HostBus().create()
+    for name, member in HostBus().members.items():
+        if member.flow == Out:
+            asked = getattr(host, name)
+            m.d.comb += getattr(far, name).eq(asked if name == "enable" else later(m, host, asked, 1))
+    m.d.comb += host.data_r.eq(far.data_r)
+    return far
+
+
 class Select:
-    """Whether the host means one memory: `now`, and `then` one move later when its data are out."""
+    """Whether the host means one memory: `meant`, from a cycle after the address on, and as long as it answers."""
 
     def __init__(self, m: Module, host, region: Region, lane: int | None = None):
-        self.now, self.then = Signal(), Signal()
-        m.d.comb += self.now.eq((host.region == region.number) & (True if lane is None else host.lane == lane))
-        with m.If(host.enable):
-            m.d.sync += self.then.eq(self.now)
+        self.meant = Signal()
+        m.d.sync += self.meant.eq((host.region == region.number) & (True if lane is None else host.lane == lane))
 
     def answer(self, data: Value) -> Value:
         """`data` where the host means this memory, else 0."""
-        return Mux(self.then, data.as_unsigned(), 0)
+        return Mux(self.meant, data.as_unsigned(), 0)
 
 
 class Bank(wiring.Component):
@@ -82,12 +94,16 @@ class Bank(wiring.Component):
 
     A word read in the cycle in which it is written is not defined, which spares the logic that would define it
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
+    Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
+    (`core_writes`). `registers` before the memory delay both sides' accesses.
 
-    Timing:   latency 1 cycle, holds while `read_enable` is low
+    Timing:   latency 1 cycle and one for each of the `registers`, holds while `read_enable` is low
     """
 
-    def __init__(self, region: Region, *, lane: int | None = None, host_writes: bool = True):
-        self.region, self.lane, self.host_writes = region, lane, host_writes
+    def __init__(self, region: Region, *, lane: int | None = None, host_reads: bool = True, host_writes: bool = True,
+                 core_writes: bool = True, registers: int = 0):  # fmt: skip
+        self.region, self.lane, self.registers = region, lane, registers
+        self.host_reads, self.host_writes, self.core_writes = host_reads, host_writes, core_writes
         self.address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
             {
@@ -106,18 +122,21 @@ class Bank(wiring.Component):
         m.submodules.memory = memory = Memory(shape=self.region.bits, depth=max(2, self.region.depth), init=[])
         reader, writer = memory.read_port(), memory.write_port()
         host, select = self.host, Select(m, self.host, self.region, self.lane)
-        m.d.comb += [
-            reader.addr.eq(Mux(host.hosting, host.row, self.read_address)),
-            reader.en.eq(host.enable & (host.hosting | self.read_enable)),
-            self.read_data.eq(reader.data),
-            writer.addr.eq(self.write_address),
-            writer.data.eq(self.write_data),
-            writer.en.eq(self.write),
-        ]
+        row, word = host.row[: self.address_bits], host.data_w[: self.region.bits]
+        read, enable = self.read_address, host.enable & self.read_enable
+        if self.host_reads:
+            read, enable = Mux(host.hosting, row, read), host.enable & (host.hosting | self.read_enable)
+            m.d.comb += host.data_r.eq(select.answer(reader.data))
+        write = {"addr": self.write_address, "data": self.write_data, "en": self.write}
         if self.host_writes:
-            with m.If(host.hosting):
-                m.d.comb += [writer.addr.eq(host.row), writer.data.eq(host.data_w), writer.en.eq(host.write & select.now)]
-        m.d.comb += host.data_r.eq(select.answer(reader.data))
+            hosts = {"addr": row, "data": word, "en": host.hosting & host.write & select.meant}
+            write = {name: Mux(host.hosting, value, write[name]) if self.core_writes else value for name, value in hosts.items()}
+        m.d.comb += [
+            reader.addr.eq(later(m, host, read, self.registers)),
+            reader.en.eq(enable),
+            self.read_data.eq(reader.data),
+            *(getattr(writer, name).eq(later(m, host, value, self.registers)) for name, value in write.items()),
+        ]
         if platform is None:
             collided = Signal()
             with m.If(reader.en):
@@ -128,15 +147,16 @@ class Bank(wiring.Component):
 
 
 class LaneBanks(wiring.Component):
-    """A `Bank` in every lane, read at one address; `write` has a bit a lane. The host's answers come `answer_moves` late.
+    """A `Bank` in every lane, read at one address; `write` has a bit a lane. Where memories lie far apart there are `registers` before them
+    and in the way of the host's answers.
 
-    Timing:   latency 1 cycle
+    Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, answer_moves: int = 0):
-        self.region, self.answer_moves = region, answer_moves
+    def __init__(self, region: Region, registers: int = 0):
+        self.region, self.registers, self.answer_moves = region, registers, 2 * registers
         address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
             {
@@ -151,7 +171,7 @@ class LaneBanks(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        banks = [Bank(self.region, lane=lane if self.region.lanes > 1 else None) for lane in range(self.region.lanes)]
+        banks = [Bank(self.region, lane=lane if self.region.lanes > 1 else None, registers=self.registers) for lane in range(self.region.lanes)]
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [
@@ -161,7 +181,7 @@ class LaneBanks(wiring.Component):
                 bank.write_address.eq(self.write_address),
                 bank.write_data.eq(self.write_data[lane]),
             ]
-        fan_out(m, self.host, banks, self.answer_moves)
+        fan_out(m, self.host, banks, self.registers)
         return m
 
 
@@ -203,7 +223,7 @@ class SpramBanks(wiring.Component):
         with m.If(host.hosting):
             m.d.comb += [address.eq(host.row), read.eq(host.enable & ~host.write)]
             for lane in range(lanes):
-                m.d.comb += [writes[lane].eq(host.write & selects[lane].now), data[lane].eq(host.data_w)]
+                m.d.comb += [writes[lane].eq(host.write & selects[lane].meant), data[lane].eq(host.data_w)]
         answer: Value = Const(0, bits)
         for lane in range(lanes):
             answer = answer | selects[lane].answer(out[lane])

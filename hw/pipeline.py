@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -91,11 +91,36 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
+        if getattr(platform, "family", None) == "ECP5":
+            return self._ecp5(m)
         a, b = Signal.like(self.port.a, reset_less=True), Signal.like(self.port.b, reset_less=True)
         product = Signal.like(self.port.p, reset_less=True)
         with m.If(self.port.en):
             m.d.sync += [a.eq(self.port.a), b.eq(self.port.b), product.eq(a * b + self.port.c)]
         m.d.comb += self.port.p.eq(product)
+        return m
+
+    def _ecp5(self, m: Module) -> Module:
+        """MULT18X18D with its own registers, which Yosys leaves unused; `c` is added behind them, as it is constant in a pass."""
+        port = self.port
+        a, b, product = Signal(signed(18)), Signal(signed(18)), Signal(signed(36))
+        registers = {f"p_REG_{name}_{pin}": f"{pin}0" for name in ("INPUTA", "INPUTB", "OUTPUT") for pin in ("CLK", "CE", "RST")}
+        operands = {f"i_{name}{n}": value[n] for name, value in (("A", a), ("B", b)) for n in range(18)}
+        m.submodules.block = Instance(
+            "MULT18X18D",
+            **registers,
+            p_GSR="DISABLED",
+            i_CLK0=ClockSignal(),
+            i_CE0=port.en,
+            i_RST0=Const(0),
+            i_SIGNEDA=Const(1),
+            i_SIGNEDB=Const(1),
+            i_SOURCEA=Const(0),
+            i_SOURCEB=Const(0),
+            **operands,
+            **{f"o_P{n}": product[n] for n in range(36)},
+        )
+        m.d.comb += [a.eq(port.a), b.eq(port.b), port.p.eq(product + port.c)]
         return m
 
 

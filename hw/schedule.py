@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.memory_map import LEARN_L, LEARN_W, PHASES
+from hw.pipeline import delay
 from hw.spike.neurons import Pass
 from hw.streams import bits_for
 from hw.weight.lanes import Sweep
@@ -59,8 +60,8 @@ class Schedule(wiring.Component):
                 "start_current": Out(1),
                 "update_alpha": Out(1),
                 "next_random": Out(1),
-                "sweeping": In(1),  # sweeper or lanes are busy
-                "passing": In(1),  # neurons are busy
+                "sweeping": In(1),  # sweeper or lanes are busy; known `Config.weight_registers` cycles late
+                "passing": In(1),  # neurons are busy; likewise
             }
         )
 
@@ -73,9 +74,10 @@ class Schedule(wiring.Component):
         kind, sweep, single = Signal(Pass), Signal(Sweep), Signal()
         strobes = {name: Signal(name=f"{name}_r") for name in ("sweep", "neurons", "groups", "current")}
         final, lanes_idle, neurons_idle, drawn = Signal(), Signal(), Signal(), Signal()
-        busy, idle = Signal(), Signal(init=1)
+        busy, idle, far = Signal(), Signal(init=1), c.weight_registers  # `far`: cycles that `sweeping` and `passing` come late
         learn_w, learn_l = (self.learn & LEARN_W) != 0, (self.learn & LEARN_L) != 0
         spiking = 1 if not c.static else layer != 1  # whether the inputs of `layer` are spikes
+        started = delay(m, strobes["neurons"] | self.update_alpha, far) if far else Const(0)
         m.d.comb += [
             self.sweep_layer.eq(sweep_layer),
             self.neuron_layer.eq(neuron_layer),
@@ -84,8 +86,8 @@ class Schedule(wiring.Component):
             self.sweep.eq(sweep),
             *(getattr(self, f"start_{name}").eq(strobe) for name, strobe in strobes.items()),
             final.eq(self.step == c.steps - 1),
-            lanes_idle.eq(~self.sweeping & ~strobes["sweep"]),
-            neurons_idle.eq(~self.passing & ~strobes["neurons"]),
+            lanes_idle.eq(~self.sweeping & ~strobes["sweep"] & ~delay(m, strobes["sweep"], far)),
+            neurons_idle.eq(~self.passing & ~strobes["neurons"] & ~started),
             self.growing.eq(~neurons_idle & (neuron_layer + 1 == sweep_layer) & (sweep_layer != 1 if c.static else 1)),
             self.busy.eq(busy),
             self.idle.eq(idle),

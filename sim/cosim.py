@@ -22,8 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from boards import BOARDS, get_board
-from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config
+from hw.config import Config
 from hw.memory_map import PHASES
 from sim.build import OPT, WAVES
 from sim.device import ENGINES
@@ -32,7 +31,7 @@ from sim.twin import Mismatch, Twin
 from sw import checks, data
 from sw.golden.recipe import RECIPES, Recipe
 from sw.image import Image
-from sw.options import output, sizes, whole
+from sw.options import add_design, chosen, configuration, flag, output, whole
 
 BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
 """Options of progress bars; a log file gets a line now and then."""
@@ -127,20 +126,10 @@ def learn_switches(text: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    d = Config()
     p = argparse.ArgumentParser(prog="python -m sim.cosim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own = "(default: %(default)s)"
-    design = p.add_argument_group("the design", "Defaults are those of hw/config.py, or the board's with --board.")
-    design.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"start from the configuration of one of {', '.join(BOARDS)}")
-    design.add_argument("--sizes", type=sizes, metavar="N-N-N", help=f"units of the input and of every layer (default: {d.title})")
-    design.add_argument("--steps", type=int, metavar="T", help=f"time steps of a sample (default: {d.steps})")
-    design.add_argument("--lanes", type=int, metavar="N", help=f"synapses a clock cycle (default: {d.lanes})")
-    design.add_argument("--neuron-lanes", type=int, metavar="M", help=f"neurons a clock cycle (default: {d.neuron_lanes})")
-    design.add_argument("--input", choices=INPUTS, help=f"kind of input (default: {d.input})")
-    design.add_argument("--cadence", choices=CADENCES, help=f"when parameters change (default: {d.cadence})")
-    design.add_argument("--stochastic", action="store_true", default=None, help="round weight updates up or down by chance")
-    design.add_argument("--weight-memory", choices=WEIGHT_MEMORIES, help=f"where the weights are (default: {d.weight_memory})")
-    design.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy or sw.train --chip (default: random weights)")
+    add_design(p)
+    p.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy or sw.train --chip (default: random weights)")
     work = p.add_argument_group("the work")
     work.add_argument("--dataset", choices=data.DATASETS, default="digits", help=own)
     work.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are (default: where Debian puts them)")
@@ -161,24 +150,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-FIELDS = ("sizes", "steps", "lanes", "neuron_lanes", "input", "cadence", "stochastic", "weight_memory")
-"""Options that are fields of a configuration."""
-
-
-def configuration(options: argparse.Namespace) -> Config:
-    """The configuration that options name; ValueError if it is not legal."""
-    base = get_board(options.board).config if options.board else Config()
-    return base.replace(**{name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None})
-
-
 def image_of(options: argparse.Namespace) -> Image:
     """The image that is named, or one of the configuration that options name, with random weights; ValueError if it is not legal."""
     if not options.image:
         config = configuration(options)
         return Image(config, RECIPES[options.dataset].state(config, options.seed))
-    for name in ("board", *FIELDS):
-        if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')}: not beside --image, which has its configuration")
+    for name in [*(["board"] if "board" in options else []), *chosen(options)]:
+        raise ValueError(f"{flag(name)}: not beside --image, which has its configuration")
     return Image.load(options.image)
 
 

@@ -30,7 +30,7 @@ class Fault(NamedTuple):
     row: str
 
 
-_WRITE = "[writer.addr.eq(host.row), writer.data.eq(host.data_w), "
+_WRITE = 'hosts = {"addr": row, "data": word, '
 _SENT = "m.d.comb += [reader.addr.eq(Cat(at, slot)), self.o.payload.eq(reader.data)"
 
 FAULTS = (
@@ -38,9 +38,9 @@ FAULTS = (
     Fault("another bitstream", "hw/top.py", "Endpoint(config, link, stored), Core(config)",
           "Endpoint(config.replace(lanes=1), link, stored), Core(config.replace(lanes=1))", "configuration"),
     Fault("a weight's bit is stuck at 0", "hw/memory.py", _WRITE,
-          _WRITE.replace("host.data_w)", "host.data_w & ~(8 * (self.region.name == 'weight' and self.lane == 1)))"), "memory weight"),
+          _WRITE.replace("word", "word & ~(8 * (self.region.name == 'weight' and self.lane == 1))"), "memory weight"),
     Fault("an address line is stuck at 0", "hw/memory.py", _WRITE,
-          _WRITE.replace("host.row)", "host.row & ~(self.region.name == 'theta'))"), "memory theta"),
+          _WRITE.replace("row", "row & ~(self.region.name == 'theta')"), "memory theta"),
     Fault("pixels lose their lowest bit", "hw/spike/lists.py", "bank.write_data.eq(pixel |", "bank.write_data.eq(pixel & 0xFE |", "memory frame"),
     Fault("an LED is inverted", "hw/top.py", '"error": endpoint.error}', '"error": ~endpoint.error}', "lights"),
     Fault("the generator stands still", "hw/weight/lanes.py", "state.eq(xorshift32(state))", "state.eq(state)", "generator"),

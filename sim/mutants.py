@@ -65,11 +65,10 @@ MUTANTS = (
     Mutant("late trace of a spike", "hw/spike/membrane.py", "weight_trace + Mux(s, ", "weight_trace + Mux(unit, ", _MEMBRANE),
     Mutant("tie to the last class", "hw/spike/readout.py", "self.u > best_u", "self.u >= best_u", _core("sample", "static")),
     Mutant("counts not reset", "hw/spike/readout.py", "Mux(self.first, 0, bank.read_data)", "bank.read_data", _core("sample", "static")),
-    Mutant("event not cleared", "hw/spike/neurons.py", "banks[\"event\"].write.eq(Mux(self.kind == Pass.INPUT, self.there, 0))",
-           "banks[\"event\"].write.eq(0)", _core("sample", "events")),
+    Mutant("event not cleared", "hw/spike/neurons.py", "self.there[q] & (self.kind == Pass.INPUT)),", "0),", _core("sample", "events")),
     Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, self.length)", "self.length", _core("sample", "static")),
-    Mutant("traces listed by spikes", "hw/spike/neurons.py", "lambda p: p.weight_trace != 0", "lambda p: p.s", _core("step", "events")),
-    Mutant("neurons beyond the layer", "hw/spike/neurons.py", "Cat(left > k for k in range(lanes))", "(1 << lanes) - 1", _core("sample", "static")),
+    Mutant("traces listed by spikes", "hw/spike/neurons.py", "(self.traces, traced)", "(self.traces, fired)", _core("step", "events")),
+    Mutant("neurons beyond the layer", "hw/spike/neurons.py", "mask.eq(Cat(following > k for k in range(lanes)))", "mask.eq((1 << lanes) - 1)", _core("sample", "static")),
     Mutant("neuron without its current", "hw/spike/neurons.py", "walker.local != self.currents", "1", _core("step", "events")),
     Mutant("list taken for complete", "hw/weight/sweeper.py", "active & ~(open_end & inner_last)", "active & 1", _core("sample", "static")),
     # a weight
@@ -95,7 +94,7 @@ MUTANTS = (
     Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | Cat(", "any_delta.eq(Cat(",
            _core("sample", "static")),
     # a byte from the host, or from the flash
-    Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(~self.busy & answered)", "request.ready.eq(~self.busy)", _COMMAND),
+    Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
     Mutant("word not kept", "hw/host/command.py", "Mux(keep, kept, host.data_r)", "host.data_r", _COMMAND),
     Mutant("image unchecked", "hw/host/boot.py", "with m.If(self.check & self.good):", "with m.If(self.check):", _DAMAGED),
     Mutant("image of anybody", "hw/host/boot.py", "with m.If(self.flash.cipo != bit):", "with m.If(self.flash.cipo & ~self.flash.cipo):", _DAMAGED),

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hw.config import CADENCES, INPUTS, Config
+from hw.config import Config
 from sw import checks, data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import RECIPES, Recipe
-from sw.options import output, shares, sizes, whole
+from sw.options import add_design, configuration, output, shares, whole
 
 
 def accuracy(network: Network, split: data.Split) -> float:
@@ -63,16 +63,10 @@ def learn_seeds(config: Config, dataset: data.Dataset, switches: str, *, seeds: 
 
 
 def parser() -> argparse.ArgumentParser:
-    d = Config()
     p = argparse.ArgumentParser(
         prog="python -m sw.learn", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    p.add_argument("--sizes", type=sizes, default=d.title, metavar="N-N-N", help="units of the input and of every layer")
-    p.add_argument("--steps", type=int, default=d.steps, metavar="T", help="time steps of a sample")
-    p.add_argument("--lanes", type=int, default=d.lanes, metavar="N", help="matters for stochastic rounding only")
-    p.add_argument("--input", choices=INPUTS, default=d.input, help="a frame held for T steps, or events")
-    p.add_argument("--cadence", choices=CADENCES, default=d.cadence, help="when parameters change")
-    p.add_argument("--stochastic", action="store_true", help="round weight updates up or down by chance")
+    add_design(p)
     p.add_argument("--dataset", choices=data.DATASETS, default="digits", help="what to learn")
     p.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are, if not where Debian puts them")
     p.add_argument(
@@ -95,10 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # the tensors are small: more threads only cost
     try:
         sets = [checks.check_learn(switches) for switches in options.learn.split(",")]
-        config = Config(
-            sizes=options.sizes, steps=options.steps, lanes=options.lanes,
-            input=options.input, cadence=options.cadence, stochastic=options.stochastic,
-        )  # fmt: skip
+        config = configuration(options)
         dataset = data.load(options.dataset, config, folder=options.folder)
         if options.validate:
             dataset = dataset.validation(options.validate)

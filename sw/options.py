@@ -1,10 +1,14 @@
-"""Values of command-line options that several programs take: types for argparse, which says what is legal and exits with 2."""
+"""Command-line options that several programs take, and types for argparse, which says what is legal and exits with 2."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from boards import BOARDS
+from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, Q
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -37,9 +41,55 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def fixed_point(text: str) -> Q:
+    """A number format written as 4,12: integer bits (the sign is one of them) and fraction bits."""
+    try:
+        i, f = (int(bits) for bits in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is integer and fraction bits joined by a comma, such as 4,12") from None
+    return Q(i, f)
+
+
 def output(text: str) -> Path:
     """A file to be written at the end: its folder must be there from the start."""
     path = Path(text)
     if not path.resolve().parent.is_dir():
         raise ArgumentTypeError(f"{path.parent} is not a folder")
     return path
+
+
+DESIGN: dict[str, dict[str, Any]] = {
+    "sizes": {"type": sizes, "metavar": "N-N-N", "help": "units of the input and of every layer"},
+    "steps": {"type": int, "metavar": "T", "help": "time steps of a sample"},
+    "lanes": {"type": int, "metavar": "N", "help": "synapses a clock cycle"},
+    "neuron_lanes": {"type": int, "metavar": "M", "help": "neurons a clock cycle"},
+    "input": {"choices": INPUTS, "help": "a frame held for all steps, or events"},
+    "cadence": {"choices": CADENCES, "help": "when parameters change"},
+    "stochastic": {"action": BooleanOptionalAction, "help": "round weight updates up or down by chance"},
+    "w": {"type": fixed_point, "metavar": "I,F", "help": "format of the weights: integer bits, the sign among them, and fraction bits"},
+    "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
+}
+"""Fields of a configuration that are options, as argparse takes them."""
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def add_design(parser: ArgumentParser) -> None:
+    """Options `--board` and those of DESIGN."""
+    group = parser.add_argument_group("the design", "Defaults are those of hw/config.py, or the board's with --board.")
+    group.add_argument("--board", choices=BOARDS, default=SUPPRESS, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
+    for name, option in DESIGN.items():
+        group.add_argument(flag(name), default=SUPPRESS, **option)
+
+
+def chosen(given: Namespace) -> dict[str, Any]:
+    """The fields of a configuration that were given as options."""
+    return {name: value for name, value in vars(given).items() if name in DESIGN}
+
+
+def configuration(given: Namespace) -> Config:
+    """The configuration that the options name; ValueError if it is not legal."""
+    base = BOARDS[given.board].config if "board" in given else Config()
+    return base.replace(**chosen(given))

@@ -16,15 +16,15 @@ from hw.streams import delta_in, delta_out
 
 
 class Delta(wiring.Component):
-    """delta = error * phi(U - theta), one neuron a word; holds the two loadable tables.
+    """delta = error * phi(U - theta), one neuron a word; holds the two loadable tables, which the host writes and (`host_reads`) reads.
 
     Numerics: docs/numerics.md, "Learning in that step", the lines of e, v, phi and delta
     Timing:   latency 5 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0]`
     Golden:   sw/golden/error/output.py and delta.py, equal in every bit
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, host_reads: bool = True):
+        self.config, self.host_reads = config, host_reads
         super().__init__(
             {
                 "i": In(stream.Signature(delta_in(config))),
@@ -38,8 +38,8 @@ class Delta(wiring.Component):
         m = Module()
         c, i, o = self.config, self.i.p, self.o.p
         region = regions(c)
-        m.submodules.table = table = Bank(region["error_table"])
-        m.submodules.surrogate = surrogate = Bank(region["surrogate"])
+        m.submodules.table = table = Bank(region["error_table"], host_reads=self.host_reads, core_writes=False)
+        m.submodules.surrogate = surrogate = Bank(region["surrogate"], host_reads=self.host_reads, core_writes=False)
         fan_out(m, self.host, [table, surrogate])
         pipe = Pipe(m, self.i, self.o, latency=5)
 

@@ -82,14 +82,14 @@ class Leakage(wiring.Component):
             ("alpha", alpha, layer, moved_to, write_alpha),
             *([("alpha_grad", total, at, summed, write_total)] if gathers else []),
         ):
-            meant, read, row = Select(m, host, region[name]).now, Signal(region[name].bits, name=f"{name}_r"), host.row[: len(at)]
+            select, read, row = Select(m, host, region[name]), Signal(region[name].bits, name=f"{name}_r"), host.row[: len(at)]
             with m.If(host.enable):
-                m.d.sync += read.eq(Mux(meant, registers[row], 0))
+                m.d.sync += read.eq(registers[row])
             with m.If(host.hosting):
-                m.d.comb += [value.eq(host.data_w), write.eq(host.write & meant)]
+                m.d.comb += [value.eq(host.data_w), write.eq(host.write & select.meant)]
             with m.If(write):
                 m.d.sync += registers[Mux(host.hosting, row, own)].eq(value)
-            answer = answer | read
+            answer = answer | select.answer(read)
         if not gathers:
             with m.If(write_total):
                 m.d.sync += total[at].eq(summed)

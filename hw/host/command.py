@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.memory import HOST_BITS, HostBus
+from hw.memory import FAR_MOVES, HOST_BITS, HostBus
 from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, regions
 from hw.streams import bits_for
 
@@ -19,11 +19,12 @@ class Command(wiring.Component):
     on `reply`. The address counts up in its lower 16 bits; a `count` has BURST_BITS, and 0 stands for MAX_BURST + 1. Header ``OP_SEEK``, address: only that. Header
     ``OP_NEXT``, one word: it goes to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after 3 cycles, and another for each register around the weights
+    Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`config.weight_registers`) a word written takes
+              3 cycles, in which a run that it starts shows in `busy`, and a read answers 3 cycles later
     """
 
     def __init__(self, config: Config):
-        self.moves, self.far = 2 + config.weight_registers, config.weight_registers > 0  # moves that the core's memories take
+        self.moves, self.far = 2 + FAR_MOVES * config.weight_registers, config.weight_registers > 0  # moves that the core's memories take
         known = regions(config).values()
         self.row_bits = bits_for(max(region.depth for region in known))
         self.lane_bits = bits_for(config.lanes)
@@ -62,11 +63,15 @@ class Command(wiring.Component):
             host.data_w.eq(request.payload),
         ]
         moving = host.enable if not self.far else ~keep
+        writing, wrote, settled = Signal(), Signal(), ~self.busy
+        if self.far:  # a word is written from a register, and `busy` tells a cycle later what it began
+            settled &= ~writing & ~wrote
+            m.d.sync += [writing.eq(0), wrote.eq(writing)]
         with m.If(moving):
             m.d.sync += under_way.eq(Cat(fetch, under_way))
         with m.FSM():
             with m.State("HEADER"):
-                m.d.comb += request.ready.eq(~self.busy & answered)
+                m.d.comb += request.ready.eq(settled & answered)
                 m.d.sync += [left.eq(request.payload[8:]), op.eq(request.payload)]
                 with m.If(request.valid & request.ready), m.Switch(request.payload[:8]):
                     with m.Case(OP_WRITE, OP_READ, OP_SEEK):
@@ -77,15 +82,21 @@ class Command(wiring.Component):
             with m.State("ADDRESS"):
                 m.d.comb += request.ready.eq(1)
                 m.d.sync += [row.eq(request.payload[:16]), lane.eq(request.payload[16:24]), region.eq(request.payload[24:])]
-                with m.If(request.valid), m.Switch(op):
-                    with m.Case(OP_WRITE):
-                        m.next = "WRITE"
-                    with m.Case(OP_READ):
-                        m.next = "READ"
-                    with m.Default():
-                        m.next = "HEADER"
+                with m.If(request.valid):
+                    m.next = "SETTLE"  # while the memories find out which of them is meant
+            with m.State("SETTLE"), m.Switch(op):
+                with m.Case(OP_WRITE):
+                    m.next = "WRITE"
+                with m.Case(OP_READ):
+                    m.next = "READ"
+                with m.Default():
+                    m.next = "HEADER"
             with m.State("WRITE"):
-                m.d.comb += [request.ready.eq(~self.busy), host.write.eq(request.valid & ~self.busy)]
+                if self.far:
+                    m.d.sync += writing.eq(request.valid & settled)
+                    m.d.comb += [request.ready.eq(writing), host.write.eq(writing)]
+                else:
+                    m.d.comb += [request.ready.eq(settled), host.write.eq(request.valid & settled)]
                 with m.If(host.write):
                     m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
                     with m.If(left == 1):

@@ -45,7 +45,7 @@ class Registers(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         host, meant, then = self.host, Signal(), Signal()
-        m.d.comb += meant.eq((host.region == 0) & host.hosting & host.write)
+        m.d.comb += meant.eq(then & host.hosting & host.write)
         values = {}
         for name, register in REGISTERS.items():
             if register.access == "rw" and name not in _INPUTS:
@@ -81,6 +81,7 @@ class Registers(wiring.Component):
         values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}
         row = Signal(bits_for(len(REGISTERS)))
         with m.If(host.enable):
-            m.d.sync += [row.eq(host.row), then.eq(host.region == 0)]
+            m.d.sync += row.eq(host.row)
+        m.d.sync += then.eq(host.region == 0)
         m.d.comb += host.data_r.eq(Mux(then, Array(values[name] for name in REGISTERS)[row], 0))
         return m

@@ -45,9 +45,11 @@ class Replies(wiring.Component):
         bits = bits_for(self.size)
         m.submodules.crc = crc = Crc32()
         m.submodules.memory = memory = Memory(shape=8, depth=SLOTS * self.size, init=[])
-        writer, reader = memory.write_port(), memory.read_port()
+        port, reader = memory.write_port(), memory.read_port()
+        writer = port.signature.create()  # what is written, from registers: the byte comes a long way
         at, code = Signal(bits), Signal(bits)  # where the next byte goes, and the last code
         distance = Signal(8)
+        m.d.sync += [getattr(port, name).eq(getattr(writer, name)) for name in ("addr", "data", "en")]
         m.d.comb += [
             distance.eq(at - code),
             self.length.eq(at),

@@ -117,7 +117,7 @@ class Frame(wiring.Component):
         m = Module()
         host, region = self.host, regions(self.config)["frame"]
         m.submodules.bank = bank = Bank(region, host_writes=False)
-        meant = Select(m, host, region).now & host.hosting & host.write
+        meant = Select(m, host, region).meant & host.hosting & host.write
         pixel, at = host.data_w[:PIXEL_FRAC], Signal.like(self.length)
         m.d.comb += [
             follow(bank.host, host),

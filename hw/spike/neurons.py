@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from itertools import chain
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,9 +14,9 @@ from hw.error.gradient import Gradient
 from hw.error.leakage import Leakage
 from hw.error.threshold import Threshold
 from hw.fixed import saturate
-from hw.memory import HostBus, LaneBanks, fan_out, follow
+from hw.memory import Bank, HostBus, fan_out, follow, relay
 from hw.memory_map import regions
-from hw.pipeline import Multiplier
+from hw.pipeline import Multiplier, delay
 from hw.spike.lists import UnitList
 from hw.spike.membrane import Membrane
 from hw.spike.readout import Readout
@@ -62,9 +64,8 @@ class Walker(wiring.Component):
                 "serial": In(1),
                 "valid": Out(1),
                 "mask": Out(config.neuron_lanes),
-                "row": Out(index_shape(config)),
+                "row": Out(index_shape(config)).array(config.neuron_lanes),  # the same in all, each from a register near its lane
                 "local": Out(bits_for(config.neuron_words(max(config.sizes)))),  # row in the layer
-                "left": Out(range(max(config.sizes) + 1)),  # neurons to come
                 "active": Out(1),
             }
         )
@@ -74,25 +75,27 @@ class Walker(wiring.Component):
         c, lanes = self.config, self.config.neuron_lanes
         bases = Array([c.unit_row[0], *(c.neuron_row[l] for l in c.layers)])
         sizes = Array([c.input_units, *c.sizes[1:]])
-        left, row, local, lane = Signal.like(self.left), Signal.like(self.row), Signal.like(self.local), Signal(lanes, init=1)
-        taken, next_word, active = Signal.like(left), Signal(), Signal()  # `active`: left != 0
+        left, local, lane = Signal(range(max(c.sizes) + 1)), Signal.like(self.local), Signal(lanes, init=1)  # `left`: neurons to come
+        rows = [Signal(index_shape(c), name=f"row_{q}") for q in range(lanes)]
+        following, next_word, active, mask = Signal.like(left), Signal(init=1), Signal(), Signal(lanes)
         m.d.comb += [
             self.active.eq(active),
-            self.valid.eq(self.active & self.step),
-            self.row.eq(row),
+            self.valid.eq(active & self.step),
+            *(self.row[q].eq(row) for q, row in enumerate(rows)),
             self.local.eq(local),
-            self.left.eq(left),
-            self.mask.eq(Cat(left > k for k in range(lanes))),
-            taken.eq(Mux(left < lanes, left, lanes)),
-            next_word.eq(1),
+            self.mask.eq(mask),
+            following.eq(Mux(left < lanes, 0, left - lanes)),
         ]
         if lanes > 1:
             with m.If(self.serial):
-                m.d.comb += [self.mask.eq(lane), taken.eq(1), next_word.eq(lane[-1])]
+                m.d.comb += [self.mask.eq(lane), following.eq(left - 1), next_word.eq(lane[-1])]
         with m.If(self.start):
-            m.d.sync += [active.eq(1), left.eq(sizes[self.layer]), row.eq(bases[self.layer]), local.eq(0), lane.eq(1)]
+            m.d.comb += following.eq(sizes[self.layer])
+            m.d.sync += [local.eq(0), lane.eq(1), *(row.eq(bases[self.layer]) for row in rows)]
         with m.Elif(self.valid):
-            m.d.sync += [active.eq(left != taken), left.eq(left - taken), row.eq(row + next_word), local.eq(local + next_word), lane.eq(lane.rotate_left(1))]
+            m.d.sync += [local.eq(local + next_word), lane.eq(lane.rotate_left(1)), *(row.eq(row + next_word) for row in rows)]
+        with m.If(self.start | self.valid):
+            m.d.sync += [left.eq(following), active.eq(following != 0), mask.eq(Cat(following > k for k in range(lanes)))]
         return m
 
 
@@ -111,7 +114,7 @@ class Neurons(wiring.Component):
     SPARE = 4  # of these 14, cycles that the adder tree of the leakage gradients may take
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config, self.answer_moves = config, config.weight_registers
         layer_bits = bits_for(config.n_layers + 1)
         unit_bits = bits_for(max(config.sizes[:-1]))
         super().__init__(
@@ -149,22 +152,25 @@ class Neurons(wiring.Component):
         m.submodules.spikes = self.spikes = UnitList(c)
         m.submodules.traces = self.traces = UnitList(c)
         self.lanes = range(c.neuron_lanes)
-        self.membranes, self.deltas, self.gradients, self.thresholds = (
-            [block(c) for _ in self.lanes] for block in (Membrane, Delta, Gradient, Threshold)
-        )
+        self.membranes, self.gradients, self.thresholds = ([block(c) for _ in self.lanes] for block in (Membrane, Gradient, Threshold))
+        self.deltas = [Delta(c, host_reads=q == 0) for q in self.lanes]
         blocks_of = dict(membrane=self.membranes, delta=self.deltas, gradient=self.gradients, threshold=self.thresholds)
         for name, blocks in blocks_of.items():
             for q, block in enumerate(blocks):
                 m.submodules[name if c.neuron_lanes == 1 else f"{name}_{q}"] = block
         names = ["membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "event"]
-        self.banks = {name: LaneBanks(region[name]) for name in names if name in region}
-        for name, bank in self.banks.items():
-            m.submodules[f"bank_{name}"] = bank
+        self.banks = [{name: Bank(region[name], lane=q if c.neuron_lanes > 1 else None) for name in names if name in region} for q in self.lanes]
+        host = relay(m, self.host) if c.weight_registers else self.host
+        fan_out(m, host, [*chain(*(banks.values() for banks in self.banks)), self.deltas[0], self.leakage, self.readout])
         if c.cadence == "step":  # a second copy of the thresholds: they are read twice in the same pass
-            m.submodules.theta_copy = self.theta_copy = LaneBanks(region["theta"])
-        fan_out(m, self.host, [*self.banks.values(), self.deltas[0], self.leakage, self.readout])
-        for copy in (*self.deltas[1:], *([self.theta_copy] if c.cadence == "step" else [])):
-            m.d.comb += follow(copy.host, self.host)
+            for banks in self.banks:
+                banks["theta_copy"] = Bank(banks["theta"].region, lane=banks["theta"].lane, host_reads=False)
+                m.d.comb += follow(banks["theta_copy"].host, host)
+        for copy in self.deltas[1:]:
+            m.d.comb += follow(copy.host, host)
+        for q, banks in enumerate(self.banks):
+            for name, bank in banks.items():
+                m.submodules[f"bank_{name}_{q}"] = bank
 
         self.erring = Signal()  # decoded a cycle later, before the first neuron comes
         m.d.sync += self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR))
@@ -197,9 +203,10 @@ class Neurons(wiring.Component):
 
     def _walk(self, m: Module) -> None:
         """Cycle 0 reads the memories at the walker's row, cycle 1 (`there`, a bit a lane) has the words."""
-        c, walker, banks = self.config, self.walker, self.banks
-        quiet = Signal(range(max(self.DRAIN.values()) + ceil_log2(self.config.neuron_lanes) + 1))
-        self.there, self.row, self.local = Signal(c.neuron_lanes), Signal.like(walker.row), Signal.like(walker.local)
+        c, walker = self.config, self.walker
+        quiet = Signal(range(max(self.DRAIN.values()) + ceil_log2(c.neuron_lanes) + c.weight_registers + 1))
+        self.there, self.local = Signal(c.neuron_lanes), Signal.like(walker.local)
+        self.row = [Signal.like(walker.row[q], name=f"row_{q}") for q in self.lanes]
         self.currents, self.current_of = Signal(range(c.neuron_words(max(c.sizes)) + 1)), Signal.like(self.current_layer)
         self.error_word = Signal()
         m.d.comb += [
@@ -216,49 +223,47 @@ class Neurons(wiring.Component):
             m.d.comb += walker.step.eq(self.error_word)
         with m.If(self.kind == Pass.NEURON):  # as the currents come
             m.d.comb += walker.step.eq((self.layer != self.current_of) | (walker.local != self.currents))
-        m.d.sync += [self.there.eq(Mux(walker.valid, walker.mask, 0)), self.row.eq(walker.row), self.local.eq(walker.local)]
+        m.d.sync += [self.there.eq(Mux(walker.valid, walker.mask, 0)), self.local.eq(walker.local)]
+        m.d.sync += [self.row[q].eq(walker.row[q]) for q in self.lanes]
         with m.If(walker.active), m.Switch(self.kind):
             for kind, cycles in self.DRAIN.items():
                 with m.Case(kind):
-                    m.d.sync += quiet.eq(cycles + max(0, ceil_log2(c.neuron_lanes) - self.SPARE))
+                    m.d.sync += quiet.eq(cycles + c.weight_registers + max(0, ceil_log2(c.neuron_lanes) - self.SPARE))
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
-        for name in ("membrane", "theta", "current"):
-            m.d.comb += banks[name].read_address.eq(walker.row)
-
         lane_bits = ceil_log2(c.neuron_lanes)
-        base, trace_lane = Signal.like(walker.row), Signal(range(max(c.neuron_lanes, 2)))
+        base, trace_lane = Signal(index_shape(c)), Signal(range(max(c.neuron_lanes, 2)))
         m.d.sync += [base.eq(Array(c.unit_row[l] for l in range(c.n_layers))[self.list_layer]), trace_lane.eq(self.trace_unit[:lane_bits])]
-        m.d.comb += [
-            banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row, base + self.trace_unit[lane_bits:])),
-            self.trace.eq(Array(banks["weight_trace"].read_data)[trace_lane]),
-        ]
-        if not c.static:
-            m.d.comb += [
-                banks["event"].read_address.eq(walker.local),
-                banks["event"].write_address.eq(self.local),
-                banks["event"].write.eq(Mux(self.kind == Pass.INPUT, self.there, 0)),
-            ]
+        m.d.comb += self.trace.eq(Array(banks["weight_trace"].read_data for banks in self.banks)[trace_lane])
+        for q, banks in enumerate(self.banks):
+            m.d.comb += [banks[name].read_address.eq(walker.row[q]) for name in ("membrane", "theta", "current")]
+            m.d.comb += banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row[q], base + self.trace_unit[lane_bits:]))
+            if not c.static:
+                m.d.comb += [
+                    banks["event"].read_address.eq(walker.local),
+                    banks["event"].write_address.eq(self.local),
+                    banks["event"].write.eq(self.there[q] & (self.kind == Pass.INPUT)),
+                ]
 
     def _forward(self, m: Module, q: int) -> None:
         """INPUT and NEURON: cycle 1 enters the membrane, cycle 4 leaves it and is written."""
-        c, banks, membrane = self.config, self.banks, self.membranes[q]
+        c, banks, membrane = self.config, self.banks[q], self.membranes[q]
         old, new, last = membrane.i.p, membrane.o.p, self.layer == c.n_layers
-        held = banks["membrane"].read_data[q]
+        held = banks["membrane"].read_data
         m.d.comb += [
             membrane.i.valid.eq(self.there[q] & ((self.kind == Pass.INPUT) | (self.kind == Pass.NEURON))),
             membrane.o.ready.eq(1),
-            old.index.eq(self.row),
+            old.index.eq(self.row[q]),
             old.first.eq(self.settings.first),
             old.unit.eq(self.kind == Pass.INPUT),
-            old.event.eq(1 if c.static else banks["event"].read_data[q]),  # a static frame has one input unit, which always fires
+            old.event.eq(1 if c.static else banks["event"].read_data),  # a static frame has one input unit, which always fires
             old.u.eq(held[: c.u.bits]),
             old.s.eq(held[c.u.bits]),
-            old.theta.eq(banks["theta"].read_data[q]),
-            old.theta_trace.eq(banks["theta_trace"].read_data[q]),
-            old.alpha_trace.eq(banks["alpha_trace"].read_data[q]),
-            old.weight_trace.eq(banks["weight_trace"].read_data[q]),
-            old.current.eq(banks["current"].read_data[q]),
+            old.theta.eq(banks["theta"].read_data),
+            old.theta_trace.eq(banks["theta_trace"].read_data),
+            old.alpha_trace.eq(banks["alpha_trace"].read_data),
+            old.weight_trace.eq(banks["weight_trace"].read_data),
+            old.current.eq(banks["current"].read_data),
             old.alpha.eq(self.leakage.alpha),
             old.alpha_next.eq(self.leakage.alpha_next),
         ]
@@ -269,9 +274,9 @@ class Neurons(wiring.Component):
             ("weight_trace", new.weight_trace),
         ):
             m.d.comb += [
-                banks[name].write[q].eq(membrane.o.valid & (~last if name == "weight_trace" else ~new.unit)),
+                banks[name].write.eq(membrane.o.valid & (~last if name == "weight_trace" else ~new.unit)),
                 banks[name].write_address.eq(new.index),
-                banks[name].write_data[q].eq(word),
+                banks[name].write_data.eq(word),
             ]
 
     def _readout(self, m: Module) -> None:
@@ -285,8 +290,8 @@ class Neurons(wiring.Component):
         valid = Cat(out.valid for out in outs).any()
         m.d.comb += [
             readout.start.eq(self.start & last & (self.kind == Pass.NEURON)),
-            readout.first.eq(self.settings.first),
-            readout.final.eq(self.settings.final),
+            readout.first.eq(delay(m, self.settings.first, c.weight_registers)),
+            readout.final.eq(delay(m, self.settings.final, c.weight_registers)),
             self.winner.eq(readout.winner),
         ]
         m.d.sync += [readout.valid.eq(valid & last), readout.s.eq(new[0]), readout.u.eq(new[1:].as_signed())]
@@ -302,10 +307,13 @@ class Neurons(wiring.Component):
             m.d.sync += local.eq(0)
         with m.Elif(self.membranes[0].o.valid):
             m.d.sync += local.eq(local + 1)
-        for units, listed in ((self.spikes, lambda p: p.s), (self.traces, lambda p: p.weight_trace != 0)):
-            # a cycle after the neuron is written, since spike, trace and comparison with 0 are a long way
-            out = (membrane.o for membrane in self.membranes)
-            m.d.sync += [units.push.eq(Cat(o.valid & presynaptic & listed(o.p) for o in out)), units.row.eq(local)]
+        # a cycle after the neuron is written, or more, since spike, trace and comparison with 0 are a long way
+        around, row = c.weight_registers, delay(m, local, c.weight_registers)
+        there = [delay(m, membrane.o.valid & presynaptic, around) for membrane in self.membranes]
+        fired = [delay(m, membrane.o.p.s, around) for membrane in self.membranes]
+        traced = [delay(m, membrane.o.p.weight_trace, around) != 0 for membrane in self.membranes]
+        for units, listed in ((self.spikes, fired), (self.traces, traced)):
+            m.d.sync += [units.push.eq(Cat(of_unit & yes for of_unit, yes in zip(there, listed, strict=True))), units.row.eq(row)]
             m.d.comb += [
                 units.start.eq(self.start & forward & presynaptic),
                 units.layer.eq(self.layer),
@@ -322,9 +330,10 @@ class Neurons(wiring.Component):
 
     def _errors(self, m: Module) -> None:
         """Errors come one by one until they fill a word (`error_word`); gradients of leakage factors are summed over the lanes."""
-        c, walker, banks = self.config, self.walker, self.banks
+        c, walker = self.config, self.walker
         slot = Signal(range(max(c.neuron_lanes, 2)))
-        m.d.comb += self.error_word.eq(self.error.valid & ((slot == c.neuron_lanes - 1) | (slot + 1 == walker.left)))
+        more = Cat(Const(0), *((slot == q) & walker.mask[q + 1] for q in self.lanes[:-1])).any()
+        m.d.comb += self.error_word.eq(self.error.valid & ~more)
         with m.If(self.start | self.error_word):
             m.d.sync += slot.eq(0)
         with m.Elif(self.error.valid):
@@ -335,16 +344,6 @@ class Neurons(wiring.Component):
             with m.If(self.error.valid & (slot == q)):
                 m.d.sync += error.eq(self.error.payload)
 
-        first = self.deltas[0].o.p.index
-        for name in ("theta_trace", "alpha_trace"):
-            m.d.comb += banks[name].read_address.eq(Mux(self.erring, first, walker.row))
-        if c.static:
-            m.d.comb += banks["input_grad"].read_address.eq(Mux(self.erring, first, walker.row))
-        of_gradient = self.gradients[0].o.p.index
-        if c.cadence == "sample":
-            m.d.comb += banks["theta_grad"].read_address.eq(Mux(self.erring, of_gradient, walker.row))
-        else:
-            m.d.comb += self.theta_copy.read_address.eq(of_gradient)
         add = Cat(g.o.valid for g in self.gradients).any()
         grads = [Mux(g.o.valid, g.o.p.alpha_grad, 0).as_signed() for g in self.gradients]
         while len(grads) > 1:  # an adder tree, its levels registered
@@ -367,22 +366,23 @@ class Neurons(wiring.Component):
             m.d.sync += of_frame.eq((self.kind == Pass.FINISH) & (self.layer == 1))
             with m.If(of_frame):
                 m.d.comb += [self.delta.valid.eq(self.there.any()), self.delta.p.mask.eq(self.there)]
-                m.d.comb += [self.delta.p.lane[q].eq(banks["input_grad"].read_data[q]) for q in self.lanes]
+                m.d.comb += [self.delta.p.lane[q].eq(banks["input_grad"].read_data) for q, banks in enumerate(self.banks)]
 
     def _error(self, m: Module, q: int) -> None:
         """Cycle 1 enters delta, cycle 6 leaves it and reads the traces, cycle 7 enters gradient, cycle 10 leaves it."""
-        c, banks, lane_bits = self.config, self.banks, ceil_log2(self.config.neuron_lanes)
+        c, banks, lane_bits = self.config, self.banks[q], ceil_log2(self.config.neuron_lanes)
         entering, delta, gradient = self.deltas[q].i.p, self.deltas[q].o, self.gradients[q]
-        held, label = banks["membrane"].read_data[q], self.settings.label
+        held, label = banks["membrane"].read_data, self.settings.label
         m.d.comb += [
+            *(banks[name].read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])) for name in ("theta_trace", "alpha_trace")),
             self.deltas[q].i.valid.eq(self.there[q] & self.erring),
-            entering.index.eq(self.row),
+            entering.index.eq(self.row[q]),
             entering.output.eq(self.kind == Pass.OUTPUT_ERROR),
             entering.label.eq((self.local == label[lane_bits:]) & (label[:lane_bits] == q)),
             entering.firing.eq(self.readout.firing),
             entering.u.eq(held[: c.u.bits]),
             entering.s.eq(held[c.u.bits]),
-            entering.theta.eq(banks["theta"].read_data[q]),
+            entering.theta.eq(banks["theta"].read_data),
             delta.ready.eq(1),
             gradient.o.ready.eq(1),
         ]
@@ -395,60 +395,65 @@ class Neurons(wiring.Component):
             gradient.i.p.learn_t.eq(self.settings.learn[1]),
             gradient.i.p.learn_l.eq(self.settings.learn[2]),
             gradient.i.p.delta.eq(value),
-            gradient.i.p.theta_trace.eq(banks["theta_trace"].read_data[q]),
-            gradient.i.p.alpha_trace.eq(banks["alpha_trace"].read_data[q]),
+            gradient.i.p.theta_trace.eq(banks["theta_trace"].read_data),
+            gradient.i.p.alpha_trace.eq(banks["alpha_trace"].read_data),
         ]
         if c.static:
             bank = banks["input_grad"]
             m.d.comb += [
-                gradient.i.p.input_grad.eq(bank.read_data[q]),
-                bank.write[q].eq(gradient.o.valid & (self.layer == 1)),
+                bank.read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])),
+                gradient.i.p.input_grad.eq(bank.read_data),
+                bank.write.eq(gradient.o.valid & (self.layer == 1)),
                 bank.write_address.eq(gradient.o.p.index),
-                bank.write_data[q].eq(gradient.o.p.input_grad),
+                bank.write_data.eq(gradient.o.p.input_grad),
             ]
 
     def _threshold(self, m: Module, q: int) -> None:
         """Cadence sample: gradients gather in a memory, FINISH applies them. Cadence step: applied as they come."""
-        c, banks, entering, gradient = self.config, self.banks, self.thresholds[q].i, self.gradients[q].o
+        c, banks, entering, gradient = self.config, self.banks[q], self.thresholds[q].i, self.gradients[q].o
         learning = self.settings.learn[1]
         index, grad, valid = Signal.like(gradient.p.index), Signal.like(gradient.p.theta_grad), Signal()
         m.d.sync += [index.eq(gradient.p.index), grad.eq(gradient.p.theta_grad), valid.eq(gradient.valid)]
         if c.cadence == "sample":
             bank = banks["theta_grad"]
-            total = saturate(Mux(self.settings.first, 0, bank.read_data[q].as_signed()).as_signed() + grad, c.grad)
+            total = saturate(Mux(self.settings.first, 0, bank.read_data.as_signed()).as_signed() + grad, c.grad)
             m.d.comb += [
-                bank.write[q].eq(valid),
+                bank.read_address.eq(Mux(self.erring, gradient.p.index, self.walker.row[q])),
+                bank.write.eq(valid),
                 bank.write_address.eq(index),
-                bank.write_data[q].eq(total),
+                bank.write_data.eq(total),
                 entering.valid.eq(self.there[q] & (self.kind == Pass.FINISH) & learning),
-                entering.p.index.eq(self.row),
-                entering.p.grad.eq(bank.read_data[q]),
-                entering.p.theta.eq(banks["theta"].read_data[q]),
+                entering.p.index.eq(self.row[q]),
+                entering.p.grad.eq(bank.read_data),
+                entering.p.theta.eq(banks["theta"].read_data),
             ]
         else:
             m.d.comb += [
+                banks["theta_copy"].read_address.eq(gradient.p.index),
                 entering.valid.eq(valid & learning),
                 entering.p.index.eq(index),
                 entering.p.grad.eq(grad),
-                entering.p.theta.eq(self.theta_copy.read_data[q]),
+                entering.p.theta.eq(banks["theta_copy"].read_data),
             ]
         moved = self.thresholds[q].o
         m.d.comb += [entering.p.rate.eq(self.settings.rate_theta), moved.ready.eq(1)]
-        for bank in [banks["theta"]] + ([self.theta_copy] if c.cadence == "step" else []):
-            m.d.comb += [bank.write[q].eq(moved.valid), bank.write_address.eq(moved.p.index), bank.write_data[q].eq(moved.p.theta)]
+        for name in ("theta", *(["theta_copy"] if c.cadence == "step" else [])):
+            m.d.comb += [banks[name].write.eq(moved.valid), banks[name].write_address.eq(moved.p.index), banks[name].write_data.eq(moved.p.theta)]
 
     def _currents(self, m: Module) -> None:
         """The first `self.currents` words of currents of layer `self.current_of` have been written."""
-        c, bank = self.config, self.banks["current"]
-        at, left = Signal(index_shape(c)), Signal(range(c.neuron_words(max(c.sizes)) + 1))
+        c = self.config
+        left = Signal(range(c.neuron_words(max(c.sizes)) + 1))
         bases, words = Array([0, *c.neuron_row.values()]), Array([0, *map(c.neuron_words, c.sizes[1:])])
+        taken = self.current.valid & (left != 0)  # lanes without a neuron come last and are dropped
         with m.If(self.current_start):
-            m.d.sync += [at.eq(bases[self.current_layer]), left.eq(words[self.current_layer])]
-            m.d.sync += [self.current_of.eq(self.current_layer), self.currents.eq(0)]
-        with m.Elif(self.current.valid & (left != 0)):  # lanes without a neuron come last and are dropped
-            m.d.sync += [at.eq(at + 1), left.eq(left - 1), self.currents.eq(self.currents + 1)]
-        m.d.comb += [
-            bank.write.eq((self.current.valid & (left != 0)).replicate(c.neuron_lanes)),
-            bank.write_address.eq(at),
-            *(bank.write_data[q].eq(self.current.payload[q]) for q in self.lanes),
-        ]
+            m.d.sync += [left.eq(words[self.current_layer]), self.current_of.eq(self.current_layer), self.currents.eq(0)]
+        with m.Elif(taken):
+            m.d.sync += [left.eq(left - 1), self.currents.eq(self.currents + 1)]
+        for q, banks in enumerate(self.banks):
+            bank, at = banks["current"], Signal(index_shape(c), name=f"at_{q}")
+            with m.If(self.current_start):
+                m.d.sync += at.eq(bases[self.current_layer])
+            with m.Elif(taken):
+                m.d.sync += at.eq(at + 1)
+            m.d.comb += [bank.write.eq(taken), bank.write_address.eq(at), bank.write_data.eq(self.current.payload[q])]

@@ -7,8 +7,8 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config, ceil_log2
-from hw.fixed import dither_shift, floor_shift, halves, mask, minus_halves, round_shift, rounding, saturate
-from hw.memory import HostBus, LaneBanks, SpramBanks, fan_out, follow
+from hw.fixed import dither_mask, dither_shift, floor_shift, halves, minus_halves, round_shift, rounding, saturate
+from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, fan_out, relay
 from hw.memory_map import regions
 from hw.pipeline import DelayLine, Multiplier, delay
 from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
@@ -52,9 +52,11 @@ class Lanes(wiring.Component):
     """
 
     DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1
+    HASHED = 2  # the cycle in which its random word is begun
+    NEAR = 8  # lanes that one register reaches, where the memories lie far apart
 
     def __init__(self, config: Config):
-        self.config, self.answer_moves = config, config.weight_registers
+        self.config, self.answer_moves = config, FAR_MOVES * config.weight_registers
         super().__init__(
             {
                 "sweep": In(Sweep),
@@ -78,14 +80,15 @@ class Lanes(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        self.weights = SpramBanks(region["weight"]) if c.weight_memory == "spram" else LaneBanks(region["weight"], self.answer_moves)
-        self.delta = LaneBanks(region["delta"], self.answer_moves)
-        self.grads = LaneBanks(region["grad"], self.answer_moves) if c.grad_rows else None
+        self.weights = SpramBanks(region["weight"]) if c.weight_memory == "spram" else LaneBanks(region["weight"], c.weight_registers)
+        self.delta = LaneBanks(region["delta"], c.weight_registers)
+        self.grads = LaneBanks(region["grad"], c.weight_registers) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
         for name, member in members.items():
             if member is not None:
                 m.submodules[name] = member
-        fan_out(m, self._host(m), [member for member in members.values() if member is not None], self.answer_moves)
+        host = relay(m, self.host) if c.weight_registers else self.host
+        fan_out(m, host, [member for member in members.values() if member is not None], self.answer_moves - c.weight_registers)
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
         self.forward, self.backward, self.gather, self.descend, self.apply = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -106,15 +109,6 @@ class Lanes(wiring.Component):
         self._update(m, products)
         return m
 
-    def _host(self, m: Module):
-        """The host's bus; far memories learn a cycle later that it is theirs, which neither a pass nor the host is as quick to use."""
-        if not self.answer_moves:
-            return self.host
-        near, hosting = HostBus().create(), Signal(init=1)
-        m.d.sync += hosting.eq(self.host.hosting)
-        m.d.comb += [*follow(near, self.host), near.hosting.eq(hosting), self.host.data_r.eq(near.data_r)]
-        return near
-
     def _issue(self, m: Module) -> None:
         """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
         c, op = self.config, self.op
@@ -129,7 +123,7 @@ class Lanes(wiring.Component):
             m.d.sync += leaving.eq(leaving - 1)
 
         wait = c.weight_latency - 1  # cycles from taking a row to k = 0
-        depth = wait + max(self.DEPTH, 6 + ceil_log2(c.lanes))
+        depth = wait + max(self.DEPTH + c.weight_registers, 6 + ceil_log2(c.lanes))
         in_flight: Value = Const(0)
         chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]}
         for name, chain in chains.items():
@@ -140,7 +134,8 @@ class Lanes(wiring.Component):
             setattr(self, name, chain[wait:])
         for valid in chains["valid"]:
             in_flight |= valid
-        delays = (5 - c.weight_latency, 7, *((3, 5) if c.grad_rows else ()), *((2,) if c.stochastic else ()))
+        around = c.weight_registers
+        delays = sorted({5 - c.weight_latency, 7, *((3 - around, 5) if c.grad_rows else ()), *((self.HASHED - 2 * around,) if c.stochastic else ())})
         m.submodules.rows = rows = DelayLine(len(op.p.row), tuple(wait + k for k in delays))
         m.d.comb += rows.i.eq(op.p.row)
         self.row = dict(zip(delays, rows.delayed, strict=True))
@@ -152,8 +147,8 @@ class Lanes(wiring.Component):
         c, op = self.config, self.op
         around = c.weight_registers
         m.d.comb += [
-            self.weights.read_address.eq(delay(m, Mux(self.changing, self.row[5 - c.weight_latency], op.p.row), around)),
-            self.delta.read_address.eq(delay(m, op.p.delta_row, around)),
+            self.weights.read_address.eq(Mux(self.changing, self.row[5 - c.weight_latency], op.p.row)),
+            self.delta.read_address.eq(op.p.delta_row),
             self.delta.write.eq(self.delta_write),
             self.delta.write_address.eq(self.delta_row),
             *(self.delta.write_data[lane].eq(self.delta_data[lane]) for lane in range(c.lanes)),
@@ -232,26 +227,26 @@ class Lanes(wiring.Component):
         ]
         if self.grads is not None:
             m.d.comb += [
-                self.grads.read_address.eq(self.row[3] - c.grad_row_offset),
+                self.grads.read_address.eq(self.row[3 - c.weight_registers] - c.grad_row_offset),
                 self.grads.write_address.eq(self.row[5] - c.grad_row_offset),
                 self.grads.write.eq((self.valid[5] & (gather | apply)).replicate(c.lanes)),
             ]
-        word = None
+        around, word = c.weight_registers, None
         if c.stochastic:
             state = Signal(32, init=1)
             m.d.comb += self.random.eq(state)
             with m.If(self.random_write):
                 m.d.sync += state.eq(self.random_data)
             m.submodules.hash = row_hash = RowHash()
-            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[2])]
+            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[self.HASHED - 2 * around])]
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
-            word = row_hash.word
-        rates, far = [self.rate] * c.lanes, self.rate
-        for lane in range(0, c.lanes if c.weight_registers else 0, 8):  # handed on through the chip, long before it is used
-            far = delay(m, far, 1)
-            rates[lane : lane + 8] = [far] * len(rates[lane : lane + 8])
-        for lane, (product, rate) in enumerate(zip(products, rates, strict=True)):
+            word = delay(m, row_hash.word, 2 * around)
+        rate, keep = self.rate, dither_mask(base, self.rate)
+        for lane, product in enumerate(products):
+            if around and lane % self.NEAR == 0:  # handed on through the chip, long before they are used
+                rate = delay(m, rate, 1)
+                keep = delay(m, dither_mask(base, rate), 1)
             grad = Signal(signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
             m.d.sync += grad.eq(saturate(floor_shift(product, c.weight_grad_shift), c.grad))
             applied = grad
@@ -264,7 +259,7 @@ class Lanes(wiring.Component):
             if word is None:
                 shifted = halves(applied, base, rate)
             else:
-                shifted = dither_shift(applied, base, rate, mask(base, rate, lane_word(word, lane))) << 1
+                shifted = dither_shift(applied, base, rate, lane_word(word, lane)[: len(keep)] & keep) << 1
             change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
             w = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
             moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)

@@ -116,10 +116,11 @@ class Sweeper(wiring.Component):
                 b_unit.eq(Mux(backward, outer, inner)),
                 b_row.eq(group_row),
             ]
-        unit = Mux(backward | apply, b_unit, units.unit)
-        nothing = empty & summing
+        counting, dense, nothing = Signal(), Signal(), empty & summing  # decoded a cycle later, before the first row comes
+        m.d.sync += [counting.eq(backward | apply), dense.eq(dense_groups)]
+        unit = Mux(counting, b_unit, units.unit)
         m.d.comb += [
-            op.row.eq(Mux(dense_groups, b_row, groups.entry.row) + unit),
+            op.row.eq(Mux(dense, b_row, groups.entry.row) + unit),
             op.delta_row.eq(Mux(nothing, per_layer([c.delta_base[l] for l in c.layers]), groups.entry.delta_row)),
             op.first.eq(b_first),
             op.last.eq(b_last),
@@ -133,7 +134,7 @@ class Sweeper(wiring.Component):
             self.operand.eq(
                 Mux(traced, self.trace, Mux(forward, pixel, pixel << (c.trace.f - PIXEL_FRAC)).as_signed()),
             ),
-            self.counted.eq(Mux(nothing, 0, Mux(Mux(dense_groups, b_top, groups.entry.last), remainder, c.lanes))),
+            self.counted.eq(Mux(nothing, 0, Mux(Mux(dense, b_top, groups.entry.last), remainder, c.lanes))),
         ]
         m.d.sync += pixel.eq(Mux(nothing, 0, units.value))
         return m

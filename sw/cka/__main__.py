@@ -63,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
             plan = only(plan, a.only.split(","))
         folder = a.out or Path("build/cka") / "-".join([config.stem, *(a.only.split(",") if a.only else [])])
         folder.mkdir(parents=True, exist_ok=True)
+        results = run(plan, folder, a.models, jobs=a.jobs, quiet=a.quiet)
     except (ValueError, OSError) as e:
         p.error(str(e))
-    results = run(plan, folder, a.models, jobs=a.jobs, quiet=a.quiet)
     for d in results["directions"]:
         print(f"{d['name']}: {d['verdict']} ({', '.join(f'{x:+.3f}' for x in d['differences'])})")
     print(f"report: {page(folder)}, numbers: {folder / 'results.json'}, {results['seconds']} s")

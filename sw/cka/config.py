@@ -69,12 +69,12 @@ class Plan:
 
 def read(path: Path) -> Plan:
     """Raises ValueError, naming the file and the field, for anything that is not legal."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
     try:
         return parse(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (ValueError, OSError) as e:
-        raise ValueError(f"{path}: {e}") from None
+    except (ValueError, OSError) as e:  # OSError: also of a data set that is not there
+        raise ValueError(f"{path}: {e}") from e
 
 
 def parse(text: str) -> Plan:

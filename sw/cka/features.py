@@ -48,7 +48,7 @@ class Hooks:
     """While it is entered, keeps what the layers put out, call by call, detached. Of a tuple (spikes, state) the first tensor counts."""
 
     def __init__(self, net: nn.Module, layers: Sequence[str] = ()) -> None:
-        self.layers = layer_names(net, layers)
+        self.net, self.layers = net, layer_names(net, layers)
         self._modules = dict(net.named_modules())
         self.outputs: dict[str, list[Tensor]] = {}
 
@@ -80,6 +80,8 @@ class Hooks:
         for name, outputs in self.outputs.items():
             if not outputs:
                 raise ValueError(f"layers: {name} did not run; legal are layers that the network uses")
+            if len(shapes := dict.fromkeys(tuple(o.shape) for o in outputs)) > 1:
+                raise ValueError(f"layers: {name} puts out shapes {' and '.join(map(str, shapes))} in one pass; legal is one shape in all steps")
         return {name: torch.stack(outputs) for name, outputs in self.outputs.items()}
 
 

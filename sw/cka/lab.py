@@ -33,11 +33,12 @@ class View:
 
 @dataclass
 class Similarity:
-    """CKA (layers of x, layers of y), not a number where a layer is constant, and the layers' names."""
+    """CKA (layers of x, layers of y), not a number where a layer is constant, the layers' names, and `constant` ones with their model."""
 
     x: tuple[str, ...]
     y: tuple[str, ...]
     values: np.ndarray
+    constant: tuple[str, ...] = ()
 
     @property
     def diagonal(self) -> np.ndarray:
@@ -103,9 +104,14 @@ class Lab:
         names: list[tuple[str, ...]] = []
         for part in self.parts:
             sides = [in_time(v.record(part).features, time or m.time) for v in (x, y) if v is not None]
-            out.add(*(list(f.values()) for f in sides))
+            try:
+                out.add(*(list(f.values()) for f in sides))
+            except ValueError as e:
+                raise ValueError(f"{x.model.name} (x){f' and {y.model.name} (y)' if y else ''}: {e}") from None
             names = [tuple(f) for f in (sides * 2)[:2]]
-        return Similarity(names[0], names[1], out.result(undefined=True).numpy())
+        own = zip((x, y or x), names, (out.own_x, out.own_y), strict=True)
+        constant = {f"{v.model.name}, layer {name}": None for v, layers, hsic in own for name, h in zip(layers, hsic, strict=True) if h <= 0}
+        return Similarity(names[0], names[1], out.result(undefined=True).numpy(), tuple(constant))
 
     def accuracy(self, view: View) -> float:
         """Share of the samples of the view that are classified rightly."""

@@ -67,20 +67,25 @@ class Definition:
         return Config(sizes=(data.train[0][0].numel(), *o.hidden, data.classes), steps=o.steps, input="static")
 
     @cached_property
-    def layer_names(self) -> tuple[str, ...]:
-        """Of the layers that are compared. ValueError if there are none by these names."""
-        net = _made(self, 0) if self.factory else Run(self.options, self.data).net
+    def runs(self) -> dict[str, int]:
+        """Names of the layers that are compared, and the steps of each. ValueError if there are none by these names, or if images cannot be shown."""
         try:
-            names = layer_names(net, self.layers)
+            if self.factory:
+                return _probe(self)
+            names = layer_names(Run(self.options, self.data).net, self.layers)
             if self.chip and not set(names) <= set(golden_layers(self.config)):
                 raise ValueError(f"layers: {', '.join(self.layers)} are not legal; legal are {', '.join(golden_layers(self.config))}")
         except ValueError as e:
             raise ValueError(f"models.{self.name}: {e}") from None
-        return names
+        return dict.fromkeys(names, self.options.steps)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(self.runs)
 
     def key(self, seed: int) -> str:
         """Names what a trained model depends on: options, seed and the code that trains."""
-        parts = {"options": asdict(replace(self.options, seed=seed)), "chip": self.chip}
+        parts = {"options": asdict(replace(self.options, seed=seed)), "chip": self.chip, "factory": self.factory}
         return hashlib.sha256((json.dumps(parts, sort_keys=True) + _code()).encode()).hexdigest()[:20]
 
 
@@ -172,16 +177,38 @@ def classify(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def _made(definition: Definition, seed: int) -> nn.Module:
-    """What the function named by `factory` returns for a seed: an `nn.Module` that takes images (B, C, H, W) of 0 to 1."""
+    """What the function named by `factory` returns for a seed: an `nn.Module` that takes images (B, C, H, W) of 0 to 1 and puts out (B, classes)."""
     module, _, function = definition.factory.partition(":")
     try:
         made = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as e:
-        raise ValueError(f"models.{definition.name}: factory {definition.factory} is not there ({e})") from None
-    net = made(seed)
+        raise ValueError(f"factory {definition.factory} is not there ({e})") from None
+    try:
+        net = made(seed)
+    except Exception as e:
+        raise ValueError(f"factory {definition.factory} fails with seed {seed} ({type(e).__name__}: {e})") from e
     if not isinstance(net, nn.Module):
-        raise ValueError(f"models.{definition.name}: factory {definition.factory} returned {type(net).__name__}; legal is a torch.nn.Module")
+        raise ValueError(f"factory {definition.factory} returned {type(net).__name__}; legal is a torch.nn.Module")
     return net.eval()
+
+
+@torch.no_grad()
+def _probe(definition: Definition) -> dict[str, int]:
+    """Steps of each layer of a network of one's own, which is shown two images: what cannot be compared is said before anything is trained."""
+    what, images = f"factory {definition.factory}", definition.data.test[0][:2]
+    with Hooks(_made(definition, 0), definition.layers) as hooks:
+        try:
+            output = hooks.net(images / 255)
+        except Exception as e:
+            raise ValueError(f"{what} cannot be shown images of shape {tuple(images.shape)} ({type(e).__name__}: {e})") from e
+        found = hooks.features()
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(images):
+        raise ValueError(f"{what} puts out {shape} for {len(images)} images; legal is a tensor (images, classes)")
+    for name, f in found.items():
+        if f.ndim < 2 or f.shape[1] != len(images):
+            raise ValueError(f"layers: {name} puts out {tuple(f.shape[1:])} for {len(images)} images; legal is (images, ...)")
+    return {name: len(f) for name, f in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

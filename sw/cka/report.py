@@ -53,21 +53,11 @@ def run(plan: Plan, folder: Path, models: Path, *, jobs: int = 1, quiet: bool = 
     fresh = folder / "new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    studies, directions = [], []
-    with tqdm(plan.studies, desc="studies", disable=quiet) as bar:
-        for number, study in enumerate(bar, 1):
-            bar.set_postfix_str(study.kind)
-            outcome = study.run(lab)
-            figures = []
-            for figure in outcome.figures:
-                name = f"{number}-{figure.name}.png"
-                plots.save(figure.draw, fresh / name)
-                figures.append({"file": name, "caption": figure.caption})
-            studies.append({
-                "kind": study.kind, "title": outcome.title, "text": outcome.text, "paper": PAPER[study.kind], "options": asdict(study),
-                "tables": [asdict(t) for t in outcome.tables], "figures": figures, "numbers": outcome.numbers,
-            })  # fmt: skip
-            directions += [asdict(d) | {"verdict": d.verdict} for d in outcome.directions]
+    try:
+        studies, directions = _studies(lab, fresh)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     results = plain({
         "title": plan.title,
         "seeds": list(range(plan.seeds)),
@@ -83,6 +73,27 @@ def run(plan: Plan, folder: Path, models: Path, *, jobs: int = 1, quiet: bool = 
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
     fresh.rename(folder / FIGURES)
     return results
+
+
+def _studies(lab: Lab, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Carries them out, and draws their figures into the folder."""
+    studies: list[dict[str, Any]] = []
+    directions: list[dict[str, Any]] = []
+    with tqdm(lab.plan.studies, desc="studies", disable=lab.quiet) as bar:
+        for number, study in enumerate(bar, 1):
+            bar.set_postfix_str(study.kind)
+            outcome = study.run(lab)
+            figures = []
+            for figure in outcome.figures:
+                name = f"{number}-{figure.name}.png"
+                plots.save(figure.draw, folder / name)
+                figures.append({"file": name, "caption": figure.caption})
+            studies.append({
+                "kind": study.kind, "title": outcome.title, "text": outcome.text, "paper": PAPER[study.kind], "options": asdict(study),
+                "tables": [asdict(t) for t in outcome.tables], "figures": figures, "numbers": outcome.numbers,
+            })  # fmt: skip
+            directions += [asdict(d) | {"verdict": d.verdict} for d in outcome.directions]
+    return studies, directions
 
 
 def _trained(plan: Plan, lab: Lab) -> list[str]:

@@ -28,8 +28,11 @@ class Study:
     kind: ClassVar[str]
 
     def check(self, plan: Plan) -> None:
-        for d in self.definitions(plan):
-            assert d.layer_names
+        definitions = self.definitions(plan)
+        if not definitions:
+            raise ValueError(f"{fields(self)[0].name}: none is not legal; legal is at least one")  # type: ignore[arg-type]
+        for d in definitions:
+            assert d.runs
 
     def definitions(self, plan: Plan) -> list[Definition]:
         raise NotImplementedError
@@ -62,11 +65,40 @@ def _compare(lab: Lab, pair: Pair, seed: int, other: int | None = None) -> Simil
     return lab.compare(x, lab.view(lab.model(pair[1], seed if other is None else other)))
 
 
-def _same_layers(plan: Plan, names: Iterable[str]) -> None:
-    counts = {d.name: len(d.layer_names) for d in _of(plan, names)}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name} has {n} layers" for name, n in counts.items())
+def _same_layers(plan: Plan, definitions: Iterable[Definition]) -> None:
+    """Layers at the same place: as many of them, and, with `time` apart, of as many steps."""
+    runs = {d.name: tuple(d.runs.values()) for d in definitions}
+    if len(set(map(len, runs.values()))) > 1:
+        found = ", ".join(f"{name} has {len(r)} layers" for name, r in runs.items())
         raise ValueError(f"{found}; legal are networks of the same number of layers")
+    if plan.measure.time == "apart" and len(set(runs.values())) > 1:
+        found = ", ".join(f"{name} has {max(r)} steps" for name, r in runs.items())
+        raise ValueError(f"time: apart is not legal, as {found}; legal are networks of the same steps, or concat or mean")
+
+
+def _whole_samples(plan: Plan) -> None:
+    """For a study that counts layers."""
+    if plan.measure.time == "apart":
+        raise ValueError("time: apart is not legal; legal is concat or mean, as each layer counts once")
+
+
+def _trained_here(what: str, definitions: Iterable[Definition]) -> None:
+    for d in definitions:
+        if d.factory:
+            raise ValueError(f"{what}: {d.name} is not legal; legal are models that are trained here")
+
+
+def _same_epochs(what: str, definitions: Iterable[Definition]) -> None:
+    epochs = {d.name: d.options.epochs for d in definitions}
+    if len(set(epochs.values())) > 1:
+        found = ", ".join(f"{name} has {n} epochs" for name, n in epochs.items())
+        raise ValueError(f"{what}: {found}; legal is the same number")
+
+
+def _constant(found: Iterable[Similarity]) -> list[str]:
+    """A paragraph that names the layers without CKA, if there are any."""
+    names = dict.fromkeys(name for s in found for name in s.constant)
+    return [f"The same for all samples with some seed, and so without CKA (grey, or left out): {'; '.join(names)}."] if names else []
 
 
 def _by_layer(caption: str, columns: dict[str, list[np.ndarray]], names: Iterable[str]) -> Table:
@@ -101,8 +133,9 @@ class Heatmap(Study):
 
     def run(self, lab: Lab) -> Outcome:
         out = Outcome("Layer by layer", [f"{_samples(lab)} Mean over {lab.plan.seeds} seeds; the colours are the same in all pictures."], {})
-        for pair in self.pairs:
-            per_seed = [_compare(lab, pair, s) for s in _seeds(lab)]
+        found = {pair: [_compare(lab, pair, s) for s in _seeds(lab)] for pair in self.pairs}
+        out.text += _constant(s for per_seed in found.values() for s in per_seed)
+        for pair, per_seed in found.items():
             mean, spread = seeded(s.values for s in per_seed)
             out.numbers[_named(pair)] = {
                 "x": per_seed[0].x, "y": per_seed[0].y, "cka": [s.values for s in per_seed], "mean": mean, "sd": spread,
@@ -127,7 +160,9 @@ class Diagonal(Study):
 
     def check(self, plan: Plan) -> None:
         super().check(plan)
-        _same_layers(plan, (name for pair in self.pairs for name in pair))
+        if self.middle:
+            _whole_samples(plan)
+        _same_layers(plan, self.definitions(plan))
         for pair in self.middle:
             if pair not in self.pairs:
                 raise ValueError(f"middle: {_named(pair)} is not legal; legal is one of the pairs")
@@ -136,23 +171,22 @@ class Diagonal(Study):
         return _of(plan, (name for pair in self.pairs for name in pair))
 
     def run(self, lab: Lab) -> Outcome:
-        columns: dict[str, list[np.ndarray]] = {}
-        names: tuple[str, ...] = ()
-        for pair in self.pairs:
-            compared = [_compare(lab, pair, s) for s in _seeds(lab)]
-            columns[_named(pair)], names = [c.diagonal for c in compared], compared[0].x
+        found = {_named(pair): [_compare(lab, pair, s) for s in _seeds(lab)] for pair in self.pairs}
+        names = found[_named(self.pairs[0])][0].x
         if lab.plan.seeds > 1:
             for name in dict.fromkeys(pair[0] for pair in self.pairs):
-                columns[f"{name}, two seeds"] = [_compare(lab, (name, name), *seeds).diagonal for seeds in combinations(_seeds(lab), 2)]
+                found[f"{name}, two seeds"] = [_compare(lab, (name, name), *seeds) for seeds in combinations(_seeds(lab), 2)]
+        columns = {name: [s.diagonal for s in similar] for name, similar in found.items()}
         text = [
             f"{_samples(lab)} Mean ± standard deviation over {lab.plan.seeds} seeds. Models of one seed start from the same weights and see samples in "
-            "the same order. “Two seeds” compares one model with itself started from other weights: what is above it, two ways of learning share beyond "
-            "what any two runs share."
+            "the same order. “Two seeds” compares one model with itself started from other weights and shown samples in another order: a yardstick, and not "
+            "the effect of the way of learning alone, as the two models of a pair share their start.",
+            *_constant(s for similar in found.values() for s in similar),
         ]
         chips = [d.name for d in self.definitions(lab.plan) if d.chip]
         if chips:
             text.append(
-                f"{', '.join(chips)}: the integer network, equal in every bit to the FPGA. It starts from the same weights, rounded, and learns by STOP as the chip does: one sample "
+                f"{', '.join(chips)}: the integer golden model, to which the gateware is equal in every bit in simulation (tests of this repository). It starts from the same weights, rounded, and learns by STOP as the chip does: one sample "
                 "an update, in an order of its own, with learning rates that are powers of two; the float networks learn in batches by Adam."
             )
         out = Outcome(self.title, text, {k: {"layers": names, "cka": v} for k, v in columns.items()})
@@ -194,7 +228,11 @@ class Sweep(Study):
             raise ValueError(f"field: {self.field} is not legal; legal is width, blocks, hidden or steps")
         if not self.values:
             raise ValueError("values: none is not legal; legal is at least one")
+        _whole_samples(plan)
+        _trained_here("pair", _of(plan, self.pair))
         super().check(plan)
+        for value in self.values:
+            _same_layers(plan, [self._changed(plan, name, value) for name in self.pair])
 
     def _changed(self, plan: Plan, name: str, value: Any) -> Definition:
         d = plan.model(name)
@@ -249,12 +287,15 @@ class Residual(Study):
     plain: Pair
 
     def check(self, plan: Plan) -> None:
+        _whole_samples(plan)
+        _trained_here("residual, plain", self.definitions(plan))
+        _same_epochs("residual, plain", self.definitions(plan))
         super().check(plan)
         for which in ("residual", "plain"):
             for d in _of(plan, getattr(self, which)):
                 if d.options.model not in (("resnet", "resnet18") if which == "residual" else ("plain",)) or d.layers:
                     raise ValueError(f"{which}: {d.name} is not legal; legal is model {'resnet' if which == 'residual' else 'plain'}, all layers")
-        _same_layers(plan, (*self.residual, *self.plain))
+        _same_layers(plan, self.definitions(plan))
 
     def definitions(self, plan: Plan) -> list[Definition]:
         return _of(plan, (*self.residual, *self.plain))
@@ -285,15 +326,18 @@ class Residual(Study):
             ],
         )  # fmt: skip
         out = Outcome("Residual and plain networks", [text], {"cka": columns, "steps": steps, "layers": names}, [table])
+        blocks = [[str(b + 1), *(plus_minus([s[b] for s in v]) for v in steps.values())] for b in range(len(steps["residual"][0]))]
+        out.tables.append(Table("The same, block by block", ["block", *steps], blocks))
         out.tables.append(_by_layer("CKA of ANN and SNN at the same place", columns, names["residual"]))
         out.figures.append(
             Figure("residual-diagonal", "ANN and SNN at the same place: even layers are inside blocks, odd ones after the addition",
-                   plots.lines({k: seeded(v) for k, v in columns.items()}, "layer", "CKA"))
+                   plots.lines({k: seeded(v) for k, v in columns.items()}, "layer", "CKA", unit=False))
         )  # fmt: skip
         differences = [min(r, r - p) for r, p in zip(means["residual"], means["plain"], strict=True)]
         measured = (
-            f"step of CKA(ANN, SNN) from inside a block to its end: {plus_minus(means['residual'])} with shortcuts, {plus_minus(means['plain'])} "
-            "without; tested: the lesser of the step with shortcuts and what it exceeds that without by"
+            f"step of CKA(ANN, SNN) from inside a block to its end, mean over blocks: {plus_minus(means['residual'])} with shortcuts, "
+            f"{plus_minus(means['plain'])} without; tested: the lesser of the step with shortcuts and what it exceeds that without by; "
+            f"blocks that step up: {plus_minus(share['residual'], 0, 100)} % and {plus_minus(share['plain'], 0, 100)} %"
         )
         out.directions.append(Direction("residual connections make a periodic pattern", measured, differences))
         return out
@@ -313,8 +357,9 @@ class TimeSteps(Study):
     def check(self, plan: Plan) -> None:
         super().check(plan)
         for d in self.definitions(plan):
-            if d.options.steps < 2:
-                raise ValueError(f"models: {d.name} has {d.options.steps} step; legal is at least 2")
+            for layer, steps in d.runs.items():
+                if steps < 2:
+                    raise ValueError(f"models: {d.name} has {steps} step (layer {layer}); legal is at least 2")
         for name in self.deeper:
             if name not in self.models:
                 raise ValueError(f"deeper: {name} is not legal; legal is one of the models")
@@ -343,7 +388,7 @@ class TimeSteps(Study):
         for layers in dict.fromkeys(names.values()):
             out.tables.append(_by_layer("Dynamics by layer", {n: c for n, c in columns.items() if names[n] == layers}, layers))
         series = {name: seeded(column) for name, column in columns.items()}
-        out.figures.insert(0, Figure("time-dynamics", "dynamics by layer", plots.lines(series, "layer", "1 - CKA between steps")))
+        out.figures.insert(0, Figure("time-dynamics", "dynamics by layer", plots.lines(series, "layer", "1 - CKA between steps", unit=False)))
         for name in self.deeper:
             hidden = [c[:-1] for c in columns[name]]
             half = (len(hidden[0]) + 1) // 2
@@ -384,8 +429,10 @@ class Coding(Study):
             raise ValueError(f"codings: {', '.join(self.codings)} are not legal; legal are those that hold direct and {self.event}")
         if plan.model(self.model).chip:
             raise ValueError(f"model: {self.model} is not legal; legal is a float network")
+        _whole_samples(plan)
+        _trained_here("model", [plan.model(self.model)])
         super().check(plan)
-        _same_layers(plan, (self.model, self.ann))
+        _same_layers(plan, _of(plan, (self.model, self.ann)))
 
     def _coded(self, plan: Plan, coding: str) -> Definition:
         d = plan.model(self.model)
@@ -417,7 +464,8 @@ class Coding(Study):
         out.figures.append(Figure("coding", f"{self.model} by coding, and {self.ann} shown the picture", draw))
         if self.event:
             measured = (
-                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} ({plus_minus(hidden[self.event])})"
+                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} ({plus_minus(hidden[self.event])}); "
+                f"accuracy of the two: {plus_minus(accuracy['direct'], 1, 100)} % and {plus_minus(accuracy[self.event], 1, 100)} %"
             )
             differences = [a - b for a, b in zip(hidden["direct"], hidden[self.event], strict=True)]
             out.directions.append(Direction("direct coding is closer to the ANN than event input", measured, differences))
@@ -510,12 +558,9 @@ class Training(Study):
     def check(self, plan: Plan) -> None:
         super().check(plan)
         for pair in self.pairs:
-            _same_layers(plan, pair)
-            if any(d.factory for d in _of(plan, pair)):
-                raise ValueError(f"pairs: {_named(pair)} is not legal; legal are models that are trained here")
-            epochs = {d.options.epochs for d in _of(plan, pair)}
-            if len(epochs) > 1:
-                raise ValueError(f"pairs: {_named(pair)} have {' and '.join(map(str, sorted(epochs)))} epochs; legal is the same number")
+            _trained_here("pairs", _of(plan, pair))
+            _same_layers(plan, _of(plan, pair))
+            _same_epochs("pairs", _of(plan, pair))
 
     def definitions(self, plan: Plan) -> list[Definition]:
         return _of(plan, (name for pair in self.pairs for name in pair))
@@ -579,15 +624,17 @@ class Quantisation(Study):
             models = [lab.model(name, s) for s in _seeds(lab)]
             exact = [lab.accuracy(lab.view(m)) for m in models]
             rows.append([name, "float", plus_minus(exact, 1, 100), "–"])
-            curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+            curves: list[list[np.ndarray]] = []
             for bits in self.bits:
                 views = [lab.view(m, network=integers(m, formats(m, bits))) for m in models]
                 found = [lab.compare(lab.view(m), v).diagonal for m, v in zip(models, views, strict=True)]
                 accuracy = [lab.accuracy(v) for v in views]
                 out.numbers[f"{name}, {bits} bits"] = {"cka": found, "accuracy": accuracy, "float": exact}
                 rows.append([name, str(bits), plus_minus(accuracy, 1, 100), plus_minus([float(np.nanmean(f)) for f in found])])
-                curves[f"{bits} bits"] = seeded(found)
-            out.figures.append(Figure(_slug("bits", name), f"{name}: float against integers, by layer", plots.lines(curves, "layer", "CKA")))
+                curves.append(found)
+            by_layer = np.array(curves).transpose(2, 1, 0)
+            draw = plots.lines({f"layer {l}": seeded(c) for l, c in enumerate(by_layer, 1)}, "bits of a weight", "CKA", x=self.bits, unit=False)
+            out.figures.append(Figure(_slug("bits", name), f"{name}: float against integers, by the bits of a weight", draw))
         out.tables.append(Table("Float against the chip's integers", ["model", "bits of a weight", "accuracy, %", "CKA with float, all layers"], rows))
         return out
 

@@ -83,7 +83,7 @@ def test_an_unknown_board_is_named_with_the_known_ones(capsys):
 def test_the_bare_command_prints_help(capsys):
     assert main([]) == 2
     said = capsys.readouterr().out
-    assert said.count("(default: ") >= 9
+    assert all(f"--{name}" in said for name in ("board", "sizes", "neuron-lanes", "w ", "unit", "image", "seed", "json", "list"))
 
 
 def test_an_unknown_unit_is_named_with_the_known_ones():
@@ -168,7 +168,7 @@ def test_malformed_sizes(sizes, capsys):
 
 def test_gradients_move_to_logic_where_block_ram_runs_out():
     board = BOARDS["ulx3s-85f"]
-    config = board.config.replace(cadence="sample")
+    config = board.config.replace(cadence="sample", w=Q(4, 12))  # whose weights leave few memories
     assert hw.build.in_logic(config, board) == ["grad"]
     assert not hw.build.in_logic(config.replace(sizes=(784, 100, 10)), board)
     assert needs(config, board)["bram"] <= board.chip.bram

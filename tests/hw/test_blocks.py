@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from amaranth.hdl import Array, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Const, Module, Signal
 from amaranth.lib import wiring
 
 from hw.config import PHI_ENTRIES, PHI_FRAC, Config, Q
@@ -43,13 +43,13 @@ class Alone(wiring.Component):
         ready = Signal(init=not self.tables)
         if self.tables:
             words = [(region.number, row, int(value)) for region, values in self.tables for row, value in enumerate(values)]
-            at = Signal(range(len(words) + 1))
+            at, settled = Signal(range(len(words) + 1)), Signal()  # a memory knows a cycle later that it is meant
             region, row, value = (Array(Const(v, 32) for v in column)[at] for column in zip(*words, strict=True))
             m.d.comb += ready.eq(at == len(words))
-            m.d.sync += at.eq(Mux(ready, at, at + 1))
+            m.d.sync += [settled.eq(~settled), at.eq(at + (settled & ~ready))]
             m.d.comb += [
                 block.host.hosting.eq(~ready),
-                block.host.write.eq(~ready),
+                block.host.write.eq(settled & ~ready),
                 block.host.region.eq(region),
                 block.host.row.eq(row),
                 block.host.data_w.eq(value),

@@ -35,8 +35,10 @@ def test_leakage_follows_its_gradient(seed):
             layer, rate = int(rng.integers(1, c.n_layers + 1)), int(rng.choice([0, 1, 3, 8, 15]))
             alpha = int(rng.choice([0, c.alpha_one, rng.integers(0, c.alpha_one + 1)]))
             grads = rng.integers(c.grad.low, c.grad.high + 1, 5) // int(rng.choice([1, 64, 4096]))
-            for name, value in (("hosting", 1), ("write", 1), ("region", region.number), ("row", layer - 1), ("data_w", alpha)):
+            for name, value in (("hosting", 1), ("region", region.number), ("row", layer - 1), ("data_w", alpha)):
                 ctx.set(getattr(leakage.host, name), value)
+            await ctx.tick()  # in which it learns that it is meant
+            ctx.set(leakage.host.write, 1)
             await ctx.tick()
             ctx.set(leakage.host.hosting, 0)
             ctx.set(leakage.host.write, 0)

@@ -137,6 +137,38 @@ def own_network(seed):
     return Own()
 
 
+class Bent(Own):
+    """The same, with what a user's first attempt may have."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        if how == "unused":
+            self.extra = nn.Linear(2, 2)
+        if how == "wrong size":
+            self.hidden = nn.Linear(100, 9)
+        if how == "constant":
+            nn.init.zeros_(self.hidden.weight)
+
+    def forward(self, x):
+        y = super().forward(x.repeat(3, 1, 1, 1) if self.how == "steps as samples" else x)
+        return {"pair": (y, None), "classes": y.argmax(1), "steps as samples": y[: len(x)]}.get(self.how, y)
+
+
+def bent(how):
+    def make(seed):
+        if how == "no weights":
+            raise RuntimeError("no weights.pt")
+        return Bent(how)
+
+    return make
+
+
+unused, wrong_size, pair, classes, steps_as_samples, no_weights, constant = map(
+    bent, ("unused", "wrong size", "pair", "classes", "steps as samples", "no weights", "constant")
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run of every study."""
@@ -315,9 +347,17 @@ def changed(old, new):
         (changed("chip = true", 'chip = true\nlayers = ["0.neuron"]'), "models.chip: layers: 0.neuron are not legal; legal are 0, 1, 2"),
         (changed('kind = "time"', 'kind = "times"'), "study 5: kind times is not legal; legal is heatmap or diagonal"),
         (changed('models = ["stop", "chip"]', 'models = ["stop", "chop"]'), r"study 5 \(time\): chop: no such model; legal is one of ann, bptt"),
-        (changed('models = ["stop", "chip"]', 'models = ["ann"]'), "ann has 1 step; legal is at least 2"),
+        (changed('models = ["stop", "chip"]', 'models = ["ann"]'), r"ann has 1 step \(layer 0\); legal is at least 2"),
         (changed('["stop", "bptt"]', '["stop", "res-snn"]'), "stop has 3 layers, res-snn has 8 layers, chip has 3 layers; legal are networks of"),
         (changed('["stop", "bptt"]', '["stop"]'), r"pairs\[0\]: .* is not legal; legal is a list of 2"),
+        (changed('["stop", "bptt"]', '["ann", "stop"]').replace("batch = 30", 'time = "apart"', 1), "time: apart is not legal, as ann has 1 steps, stop has 3 steps"),
+        (changed("batch = 30", 'time = "apart"'), r"study 2 \(diagonal\): time: apart is not legal; legal is concat or mean"),
+        (changed('pairs = [["stop", "bptt"], ["stop", "chip"]]', "pairs = []"), r"study 1 \(diagonal\): pairs: none is not legal"),
+        (changed('[models.plain-snn]', "[models.plain-snn]\nepochs = 2"), "residual, plain: res-ann has 1 epochs, .* plain-snn has 2 epochs; legal is the same"),
+        (changed('[models.chip]', "[models.chip]\nepochs = 2"), "pairs: stop has 1 epochs, chip has 2 epochs; legal is the same number"),
+        (changed('model = "bptt"', 'model = "own"'), "model: own is not legal; legal are models that are trained here"),
+        (changed('pair = ["ann", "bptt"]', 'pair = ["own", "ann"]'), "pair: own is not legal; legal are models that are trained here"),
+        (changed('models = ["stop", "chip"]', 'models = ["own"]'), r"own has 1 step \(layer hidden\); legal is at least 2"),
         (changed("eps = [0.1]", "eps = [0]"), "eps: 0.0 is not legal; legal is above 0"),
         (changed('transfer = "stop"', ""), "chip has no gradient by its pixels; name a model for `transfer`"),
         (changed("bits = [4, 16]", "bits = [3]"), "bits: 3 is not legal; legal is 4 to 18"),
@@ -337,6 +377,65 @@ def test_bad_configurations_are_named(text, message):
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("unused", "layers: extra did not run; legal are layers that the network uses"),
+        ("wrong_size", r"cannot be shown images of shape \(2, 1, 8, 8\) \(RuntimeError: mat1"),
+        ("pair", r"puts out tuple for 2 images; legal is a tensor \(images, classes\)"),
+        ("classes", r"puts out \(2,\) for 2 images; legal is a tensor \(images, classes\)"),
+        ("steps_as_samples", r"layers: hidden puts out \(6, 9\) for 2 images; legal is \(images, ...\)"),
+        ("no_weights", r"factory test_page:no_weights fails with seed 0 \(RuntimeError: no weights.pt\)"),
+        ("nowhere", "factory test_page:nowhere is not there"),
+    ],
+)
+def test_networks_that_cannot_be_compared_are_named_before_anything_is_trained(name, message):
+    text = changed("own_network", name).replace('layers = ["hidden", "out"]\n', "")
+    with pytest.raises(ValueError, match=rf"study 3 \(heatmap\): models.own: .*{message}"):
+        parse(text)
+
+
+def test_an_own_network_beside_a_model_of_the_same_options(tmp_path, capsys):
+    """A factory has no options of its own, so that they may be those of a model; a layer that says the same of all samples is named."""
+    text = SMALL[: SMALL.index("[models.ann]")] + """
+[models.stop]
+[models.own]
+factory = "test_page:constant"
+[[study]]
+kind = "heatmap"
+pairs = [["stop", "own"]]
+"""
+    plan = parse(text)
+    assert plan.model("stop").options == plan.model("own").options and plan.model("stop").key(0) != plan.model("own").key(0)
+    (tmp_path / "own.toml").write_text(text)
+    command = ["run", str(tmp_path / "own.toml"), "--out", str(tmp_path / "run"), "--models", str(tmp_path), "--jobs", "1", "--quiet"]
+    assert main(command) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["models"]) == ["stop"] and "without CKA (grey, or left out): own, layer hidden; own, layer out." in results["studies"][0]["text"][1]
+    assert np.isnan(np.array(results["studies"][0]["numbers"]["stop and own"]["cka"], float)).all()
+
+
+def test_a_run_that_fails_leaves_the_last_one(tmp_path, monkeypatch, capsys):
+    text = SMALL[: SMALL.index("[models.ann]")] + "[models.stop]\n[[study]]\nkind = 'heatmap'\npairs = [['stop', 'stop']]\n"
+    (tmp_path / "a.toml").write_text(text)
+    command = ["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--models", str(tmp_path), "--jobs", "1", "--quiet"]
+    assert main(command) == 0
+
+    def there():
+        return {p: p.is_file() and p.read_bytes() for p in (tmp_path / "run").rglob("*")}
+
+    before = there()
+
+    def diverged(*_):
+        raise ValueError("x: layer 0 has features that are infinite or not a number")
+
+    monkeypatch.setattr("sw.cka.measures.CKA.add", diverged)
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 2 and "stop (x): x: layer 0 has features that are infinite" in capsys.readouterr().err
+    assert there() == before
+
+
 def test_bad_files_stop_the_command(tmp_path, capsys):
     for arguments, message in (
         (["run", str(tmp_path / "no.toml")], "no.toml: no such file"),
@@ -347,6 +446,10 @@ def test_bad_files_stop_the_command(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+    (tmp_path / "no-data.toml").write_text(changed("[train]", '[train]\ndataset = "fashion-mnist"\ndata = "/no/such/folder"'))
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "no-data.toml")])
+    assert "fashion-mnist is not in /no/such/folder" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path)])
@@ -357,8 +460,10 @@ def test_bad_files_stop_the_command(tmp_path, capsys):
 def test_the_ready_configurations_are_legal(path, monkeypatch):
     try:
         plan = read(Path(path))
-    except FileNotFoundError as e:
-        pytest.skip(f"a data set is not installed: {e}")
+    except ValueError as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            pytest.skip(f"a data set is not installed: {e}")
+        raise
     assert plan.studies and plan.seeds >= 3
     assert all(study.definitions(plan) for study in plan.studies)
 
