@@ -253,7 +253,11 @@ class Device:
         state, rates = self.read_state(), dict(self.rates)
         self._count()
         self._transport.store(image(self.config, self._info.link, state, rates), board)
-        self.session.open()
+        try:
+            self.session.open()
+        except DeviceError:
+            raise DeviceError(f"{self._transport.name}: the flash holds the network, but the device does not come back; is its bitstream in the flash,"
+                              " too (`python -m sw.bringup --program --keep`)?") from None  # fmt: skip
         self._start()
         state.pop("class")
         found = self.read_state()

@@ -129,6 +129,15 @@ def test_there_must_be_a_flash():
             flash.board_with_flash(name)
 
 
+def test_a_board_that_does_not_come_back():
+    line = golden()
+    line.store = lambda stored, board: setattr(line.model, "run", lambda data=b"", **options: (len(data), b""))
+    with Device.open(line) as device:
+        device.load(start(CONFIG, 1))
+        with pytest.raises(DeviceError, match="the flash holds the network, but the device does not come back; is its bitstream in the flash, too"):
+            device.store("ulx3s-85f")
+
+
 @pytest.mark.parametrize(("arguments", "says"), [(["--port", "golden", "--store"], "--store: golden has no flash"),
                                                  (["--port", "/dev/nonesuch", "--store"], "board: none has no flash"),
                                                  (["--port", "golden", "--keep", "--restore", "x"], "--keep: not beside --restore"),
