@@ -107,6 +107,8 @@ def damaged(stored):
     other = CONFIG.replace(steps=CONFIG.steps + 1)
     for name, config, link in (("configuration", other, LINK), ("buffer", CONFIG, Link(clock=LINK.clock, baud=LINK.baud, buffer=2 * LINK.buffer))):
         yield f"another {name}", image(config, link, golden_state(config), RATES)
+    older = image(CONFIG, LINK, golden_state(CONFIG), RATES)
+    yield "half an older image", stored[:512] + older[512:]
     frames = stored[4:-4].split(b"\0")  # whole frames, in another order
     frames[3], frames[4] = frames[4], frames[3]
     yield "frames exchanged", stored[:4] + b"\0".join(frames) + stored[-4:]
