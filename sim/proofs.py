@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
 
 from hw.config import Config, Q
 from hw.fixed import floor_shift, halves, minus_halves, round_shift, saturate
@@ -232,7 +232,7 @@ class Writer(Spec):
         m = self.module()
         config = Config(sizes=(3, 2, 2), lanes=2, steps=2)
         lanes, m.submodules.command = Lanes(config), (command := Command(config))
-        m.submodules.lanes = lanes.elaborate(platform)  # now it has its memories
+        m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
         for name in ("sweep", "operand", "rate", "next_random", "delta_row", "delta_write"):
             port = Value.cast(getattr(lanes, name))
             m.d.comb += port.eq(self.free(len(port), name))
