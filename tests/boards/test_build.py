@@ -175,6 +175,14 @@ def test_gradients_move_to_logic_where_block_ram_runs_out():
     assert needs(config, board)["bram"] <= board.chip.bram
 
 
+@pytest.mark.parametrize(("name", "style"), [("ulx3s-85f", "distributed"), ("ice40-hx8k-b-evn", "logic")])
+def test_a_memory_in_logic_is_made_of_what_the_family_has(name, style):
+    """An iCE40 has no LUT that is a memory, and Yosys refuses to make one there."""
+    board = BOARDS[name]
+    plan = make_plan(board, Top(SMALL, board), 1, ["top.somewhere"])
+    assert f'setattr -set ram_style "{style}" top.somewhere*/m:*' in str(plan.files["top.ys"])
+
+
 # -- the tools' answers ------------------------------------------------------------------------------------------------------------
 
 
