@@ -18,24 +18,32 @@ _LIGHTS = {name: ("led", n) for n, name in enumerate(("configured", "alive", "bu
 _LVCMOS33 = Attrs(IO_TYPE="LVCMOS33")
 _RGB = {"red": "K4", "green": "M3", "blue": "J3"}  # of the OrangeCrab, pins of its resource rgb_led
 
+# Bitstreams take 104,090 bytes (UP5K) and 135,100 (HX8K), always; the flash has 16 MiB (icebreaker), 4 MiB (ice40-hx8k-b-evn).
+_ICE40_FLASH = 0x10_0000
+# An uncompressed bitstream of an LFE5U-85F takes 15.3 Mbit at most (Lattice FPGA-TN-02039, "Maximum Configuration Bits"), at 0 or, with the
+# board's USB bootloader, at 2 MiB; the flash has at least 4 MiB.
+_ULX3S_FLASH = 0x38_0000
+
 BOARDS: dict[str, Board] = {
     board.name: board
     for board in (
         Board(name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True, loader=("-b", "ice40_generic"),
+              flash=_ICE40_FLASH,
               config=Config(sizes=(784, 64, 10), lanes=4, cadence="step", weight_memory="spram"),
               # Red and green on the board, two green ones on the part that breaks off (PMOD 2).
               resources=tuple(ICEBreakerPlatform.break_off_pmod),
               lights={"configured": ("led_g", 2), "alive": ("led_g", 3), "busy": ("led_g", 0), "error": ("led_r", 0)}),
         Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=48e6, lights=_LIGHTS, buffer=512,
-              loader=("-b", "ice40_generic"),
+              loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
               config=Config(sizes=(64, 32, 10), lanes=2, cadence="step")),
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6, lights=_LIGHTS, buffer=4096, reply=256,
-              loader=("-b", "ulx3s"),
+              loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               config=Config(sizes=(64, 32, 10), lanes=8)),
         Board(name="ulx3s-85f", platform=ULX3S_85F_Platform, chip=ECP5_85, clock=60e6, lights=_LIGHTS, buffer=4096, reply=256,
-              loader=("-b", "ulx3s"),
+              loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               # A memory has 9 or 18 bits: weights of 9 take half the memories, and learn as well as of 16 if they are rounded by chance.
               config=Config(sizes=(784, 200, 10), lanes=32, neuron_lanes=8, cadence="step", w=Q(1, 8), stochastic=True, weight_latency=3)),
+        # No flash: its USB bootloader, through which openFPGALoader comes, writes bitstreams only.
         # No USB serial chip: the host port is on the header, pins 0 (from the host) and 1 (to the host).
         Board(name="orangecrab-25f", platform=OrangeCrabR0_2_25FPlatform, chip=ECP5_25, clock=60e6, buffer=4096, reply=256,
               loader=("-b", "orangeCrab"), lights={"alive": ("green", 0), "busy": ("blue", 0), "error": ("red", 0)},

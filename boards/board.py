@@ -9,6 +9,7 @@ from amaranth.build import Platform, Resource
 
 from hw.config import Config
 from hw.host.protocol import Link
+from hw.host.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,11 @@ class Board:
     """Resource and number of the LED for each of hw.top.LIGHTS, as far as there are any."""
     loader: tuple[str, ...] = ()
     """Options by which openFPGALoader finds the board."""
+    flash: int | None = None
+    """Offset in the SPI flash, in bytes, of the network that the board starts with: a multiple of 64 KiB, behind every bitstream. None: there is
+    no flash, or openFPGALoader does not write to any place in it."""
+    flash_pins: tuple[str, int] = ("spi_flash_1x", 0)
+    """Resource and number of the flash."""
     resources: tuple[Resource, ...] = ()
     """Resources that the platform lacks."""
 
@@ -88,6 +94,10 @@ class Board:
         platform = self.platform()
         platform.add_resources(self.resources)
         return platform
+
+    def stored(self, config: Config) -> Stored | None:
+        """The place for a network in the flash, if there is one."""
+        return None if self.flash is None else Stored(config, self.link, self.flash)
 
     @property
     def link(self) -> Link:

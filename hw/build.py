@@ -68,7 +68,7 @@ UNITS = {
 """Blocks that can be built alone; each is made from a Config, and the link also from the board's `link`."""
 
 _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
-_IN_LOGIC = 'setattr -set ram_style "distributed" {path}*/m:*'
+_IN_LOGIC = 'setattr -set ram_style "{style}" {path}*/m:*'
 _MODULES = {"grad": "top.device.device.core.lanes.grads", "count": "top.device.device.core.neurons.readout.bank"}
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, and of each lane: good enough for advice
@@ -207,9 +207,10 @@ def make_unit(unit: str, config: Config, board: Board) -> wiring.Component:
 
 def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[str] = ()) -> BuildPlan:
     """Every file the tools need, and their commands in `build_top.json`. Memories in `modules` get no block RAM."""
+    style = "distributed" if board.chip.family.lut_ram else "logic"
     options = {
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
-        "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path) for path in modules))),
+        "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path, style=style) for path in modules))),
         # nextpnr's own choice of router: router2 is three times faster on a full iCE40, and 3 MHz worse.
         "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }

@@ -73,6 +73,11 @@ class Region:
     signed: bool
     doc: str
 
+    @property
+    def width(self) -> int:
+        """Bytes of a word on the link."""
+        return min(4, -(-self.bits // 8))
+
     def address(self, row: int, lane: int = 0) -> int:
         return self.number << (LANE_BITS + ROW_BITS) | lane << ROW_BITS | row
 

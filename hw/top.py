@@ -1,29 +1,32 @@
 """The whole design of a board: clock, host port, core."""
 
-from amaranth.hdl import ClockDomain, Elaboratable, Module
+from amaranth.hdl import ClockDomain, Elaboratable, Instance, Module
 from amaranth.lib import io, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from boards.board import Board
 from hw.config import Config
+from hw.host.boot import FLASH
 from hw.host.link import Endpoint
 from hw.host.protocol import Link
+from hw.host.stored import Stored
 from hw.host.uart import UARTReceiver, UARTTransmitter, divisor
 from hw.pll import Clocking
 
 LIGHTS = ("configured", "alive", "busy", "error")
-"""What a board's LEDs show: the bitstream runs, a host has a session, the core works, a frame was dropped or illegal."""
+"""What a board's LEDs show: the bitstream runs (and has loaded what is stored), a host has a session, the core works, a frame was dropped or illegal."""
 
 
 class Pins(wiring.Component):
-    """The board's pins that a design uses: serial line from and to the host, LEDs."""
+    """The board's pins that a design uses: serial line from and to the host, LEDs, and those of its SPI flash if it is `with_flash`."""
 
     rx: Out(1)
     tx: In(1)
     lights: In(len(LIGHTS))
+    flash: In(FLASH)
 
-    def __init__(self, board: Board):
-        self.board = board
+    def __init__(self, board: Board, *, with_flash: bool = False):
+        self.board, self.with_flash = board, with_flash
         super().__init__()
 
     def elaborate(self, platform) -> Module:
@@ -34,16 +37,30 @@ class Pins(wiring.Component):
         for name, (resource, number) in self.board.lights.items():
             m.submodules[name] = light = io.Buffer("o", platform.request(resource, number, dir="-"))
             m.d.comb += light.o.eq(self.lights[LIGHTS.index(name)])
+        if self.with_flash:
+            self._flash(m, platform)
         return m
+
+    def _flash(self, m: Module, platform) -> None:
+        flash = platform.request(*self.board.flash_pins, dir="-")
+        for name in ("cs", "clk", "copi", "wp", "hold"):
+            if hasattr(flash, name):
+                m.submodules[f"flash_{name}"] = pin = io.Buffer("o", getattr(flash, name))
+                m.d.comb += pin.o.eq(getattr(self.flash, name, 0))  # neither protected nor on hold
+        if self.board.chip.family.name == "ecp5":  # the clock's pin is that of the configuration
+            m.submodules.flash_clk = Instance("USRMCLK", i_USRMCLKI=self.flash.clk, i_USRMCLKTS=0)
+        m.submodules.flash_cipo = cipo = io.Buffer("i", flash.cipo)
+        m.d.comb += self.flash.cipo.eq(cipo.i)
 
 
 class Device(wiring.Component):
-    """A core behind its link: bytes from and to the host. `quiet`: nothing is under way."""
+    """A core behind its link: bytes from and to the host, and where a network is `stored` the pins of that flash. `quiet`: nothing is under way."""
 
-    def __init__(self, config: Config, link: Link):
+    def __init__(self, config: Config, link: Link, stored: Stored | None = None):
         from hw.core import Core
 
-        self.endpoint, self.core = Endpoint(config, link), Core(config)
+        self.stored = stored
+        self.endpoint, self.core = Endpoint(config, link, stored), Core(config)
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -52,6 +69,7 @@ class Device(wiring.Component):
                 "lights": Out(len(LIGHTS)),
                 "quiet": Out(1),
             }
+            | ({"flash": Out(FLASH)} if stored else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -61,7 +79,9 @@ class Device(wiring.Component):
         connect(m, endpoint.o, flipped(self.o))
         connect(m, endpoint.request, core.request)
         connect(m, core.reply, endpoint.reply)
-        lights = {"configured": 1, "alive": endpoint.open, "busy": core.busy, "error": endpoint.error}
+        if self.stored:
+            connect(m, endpoint.flash, flipped(self.flash))
+        lights = {"configured": ~endpoint.booting, "alive": endpoint.open, "busy": core.busy, "error": endpoint.error}
         m.d.comb += [
             endpoint.damaged.eq(self.damaged),
             *(self.lights[LIGHTS.index(name)].eq(value) for name, value in lights.items()),
@@ -73,15 +93,11 @@ class Device(wiring.Component):
 class SerialDevice(wiring.Component):
     """The same behind a UART of `link.baud` at a clock of `link.clock`."""
 
-    rx: In(1)
-    tx: Out(1)
-    lights: Out(len(LIGHTS))
-    quiet: Out(1)
-
-    def __init__(self, config: Config, link: Link):
-        self.device = Device(config, link)
+    def __init__(self, config: Config, link: Link, stored: Stored | None = None):
+        self.device = Device(config, link, stored)
         self.cycles_per_bit = divisor(link.clock, link.baud)
-        super().__init__()
+        pins = {"rx": In(1), "tx": Out(1), "lights": Out(len(LIGHTS)), "quiet": Out(1)}
+        super().__init__(pins | ({"flash": Out(FLASH)} if stored else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -90,6 +106,8 @@ class SerialDevice(wiring.Component):
         m.submodules.transmitter = transmitter = UARTTransmitter(self.cycles_per_bit)
         connect(m, receiver.o, device.i)
         connect(m, device.o, transmitter.i)
+        if device.stored:
+            connect(m, device.flash, flipped(self.flash))
         m.d.comb += [
             receiver.rx.eq(self.rx),
             self.tx.eq(transmitter.tx),
@@ -101,15 +119,18 @@ class SerialDevice(wiring.Component):
 
 
 class Top(Elaboratable):
-    """Host port and core at the board's clock; the LEDs show LIGHTS."""
+    """Host port and core at the board's clock; the LEDs show LIGHTS. A board with a flash loads the network stored there."""
 
     def __init__(self, config: Config, board: Board):
-        self.clocking, self.pins = Clocking(board), Pins(board)
-        self.device = SerialDevice(config, board.link)
+        stored = board.stored(config)
+        self.clocking, self.pins = Clocking(board), Pins(board, with_flash=stored is not None)
+        self.device = SerialDevice(config, board.link, stored)
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.domains.sync = ClockDomain()
         m.submodules.clocking, m.submodules.pins, m.submodules.device = self.clocking, self.pins, self.device
         m.d.comb += [self.device.rx.eq(self.pins.rx), self.pins.tx.eq(self.device.tx), self.pins.lights.eq(self.device.lights)]
+        if self.pins.with_flash:
+            connect(m, self.device.flash, self.pins.flash)
         return m

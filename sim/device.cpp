@@ -11,6 +11,37 @@ namespace {
 
 constexpr int QUIET = 64;  // clock cycles without anything under way after which nothing more will come
 
+// SPI flash, mode 0: release from deep power-down (0xAB), in which it is at power-up, and read (0x03). What it sends is wrong but for the
+// second half of a bit's period, and always if nothing was asked for.
+struct Flash {
+    std::vector<uint8_t> data;        // from `base` on; all else is erased
+    uint32_t base = 0, shift = 0, address = 0;
+    uint64_t wake = 0, awake = ~0ull;  // clock cycles from the command to the next one, and from when on it listens
+    int bits = 0;
+    bool cs = false, clk = false, reading = false, waking = false, out = false;
+
+    bool next() {  // the bit to send
+        const uint32_t at = address - base + (bits - 32) / 8;
+        return (at < data.size() ? data[at] : 0xFF) >> (7 - bits % 8) & 1;
+    }
+
+    uint8_t step(bool cs_now, bool clk_now, bool copi, uint64_t cycle) {
+        const bool risen = clk_now && !clk, fallen = !clk_now && clk;
+        if (!cs_now) {
+            if (cs && waking) awake = cycle + wake;
+            bits = 0, reading = waking = false;
+        } else if (risen) {
+            shift = shift << 1 | copi, ++bits;
+            if (bits == 8) waking = (shift & 0xFF) == 0xAB, reading = (shift & 0xFF) == 0x03 && cycle >= awake;
+            if (bits == 32) address = shift & 0xFFFFFF;
+        } else if (fallen && bits >= 32) {
+            out = next();
+        }
+        cs = cs_now, clk = clk_now;
+        return reading && bits >= 32 && !fallen ? out : !out;
+    }
+};
+
 struct Device {
     VerilatedContext context;
     std::unique_ptr<Vtop> top{new Vtop{&context, ""}};
@@ -20,10 +51,12 @@ struct Device {
     int sending = 0, bit = 0, frame = 0;              // of the byte on rx: bits left, cycles left of this one, bits
     int receiving = 0, wait = 0, gathered = 0;        // of the byte on tx
 #endif
+    Flash flash;
     void clock() {
         top->clk = 1;
         top->eval();
         top->clk = 0;
+        top->flash___05Fcipo = flash.step(top->flash___05Fcs, top->flash___05Fclk, top->flash___05Fcopi, cycles);
         top->eval();
         ++cycles;
     }
@@ -54,6 +87,13 @@ void device_reset(Device* d) {  // registers, not memories
     d->top->rst = 0;
     d->top->eval();
     d->quiet = 0;
+}
+
+// The flash has `n` bytes from `base` on, and takes `wake` clock cycles to wake up.
+void device_flash(Device* d, const uint8_t* data, int n, uint32_t base, uint64_t wake) {
+    d->flash.data.assign(data, data + n);
+    d->flash.base = base;
+    d->flash.wake = wake;
 }
 
 uint64_t device_cycles(Device* d) { return d->cycles; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from amaranth.back import rtlil
 
 from hw.config import Config
 from hw.host.protocol import Link
+from hw.host.stored import Stored
 from hw.top import LIGHTS, Device, SerialDevice
 from sim.build import WAIVERS, _cached, _run, _verilator, _versions, _yosys
 from sw.compiler import cxx
@@ -17,11 +19,14 @@ from sw.compiler import cxx
 SOURCE = Path(__file__).with_name("device.cpp")
 RUNTIME = ("verilated", "verilated_threads")
 CAPACITY = 1 << 16  # bytes that one call returns at most
+FLASH_OFFSET = 0x10_0000  # of the network in the simulated flash
+WAKE_MOST = 30e-6  # seconds that it takes to wake up, as the slowest of the boards' (hw/host/stored.py)
 
 
 def build(config: Config, link: Link, *, serial: bool = False) -> Path:
     """The shared library; cached by its contents. `serial`: with the UART, bit by bit."""
-    design = SerialDevice(config, link) if serial else Device(config, link)
+    stored = Stored(config, link, FLASH_OFFSET)
+    design = SerialDevice(config, link, stored) if serial else Device(config, link, stored)
     text, main = rtlil.convert(design, name="top", emit_src=False), SOURCE.read_text()
     include = _verilator() / "include"
     flags = ("-O2", "-std=c++17", "-fPIC", f"-I{include}", f"-I{include / 'vltstd'}",
@@ -49,20 +54,39 @@ def build(config: Config, link: Link, *, serial: bool = False) -> Path:
 
 
 class Model:
-    """A simulated device. `cycles` counts clock cycles, `line_cycles` those in which the line to the device was in use."""
+    """A simulated device. `cycles` counts clock cycles, `line_cycles` those in which the line to the device was in use.
 
-    def __init__(self, config: Config, link: Link, *, serial: bool = False):
-        self.config, self.link = config, link
+    `flash`: what its SPI flash holds from the place of a network on; behind that it is erased. It may be set.
+    """
+
+    def __init__(self, config: Config, link: Link, *, serial: bool = False, flash: bytes = b""):
+        self.config, self.link, self._flash = config, link, flash
         self._library = library = ctypes.CDLL(str(build(config, link, serial=serial)))
         library.device_new.restype = ctypes.c_void_p
         for name in ("device_cycles", "device_line_cycles"):
             getattr(library, name).restype = ctypes.c_uint64
-        self._pointer = ctypes.c_void_p(library.device_new())
         self._out = (ctypes.c_uint8 * CAPACITY)()
+        self._pointer = ctypes.c_void_p()
+        self.power_up()
+
+    def power_up(self) -> None:
+        """Switches it off and on: registers and memories are lost, the flash is not."""
+        self.close()
+        self._pointer = ctypes.c_void_p(self._library.device_new())
+        self.flash = self._flash
         self.reset()
 
+    @property
+    def flash(self) -> bytes:
+        return self._flash
+
+    @flash.setter
+    def flash(self, data: bytes) -> None:
+        self._flash, wake = data, ctypes.c_uint64(math.ceil(WAKE_MOST * self.link.clock))
+        self._library.device_flash(self._pointer, data, len(data), FLASH_OFFSET, wake)
+
     def close(self) -> None:
-        """Frees the model; it must not be used any more."""
+        """Frees the model; it must not be used any more but for `power_up`."""
         if self._pointer:
             self._library.device_delete(self._pointer)
             self._pointer = ctypes.c_void_p()

@@ -35,8 +35,8 @@ _SENT = "m.d.comb += [reader.addr.eq(Cat(at, slot)), self.o.payload.eq(reader.da
 
 FAULTS = (
     Fault("replies with a wrong CRC", "hw/host/crc.py", "self.low.eq(~value[:8])", "self.low.eq(value[:8])", "link"),
-    Fault("another bitstream", "hw/top.py", "Endpoint(config, link), Core(config)",
-          "Endpoint(config.replace(lanes=1), link), Core(config.replace(lanes=1))", "configuration"),
+    Fault("another bitstream", "hw/top.py", "Endpoint(config, link, stored), Core(config)",
+          "Endpoint(config.replace(lanes=1), link, stored), Core(config.replace(lanes=1))", "configuration"),
     Fault("a weight's bit is stuck at 0", "hw/memory.py", _WRITE,
           _WRITE.replace("word", "word & ~(8 * (self.region.name == 'weight' and self.lane == 1))"), "memory weight"),
     Fault("an address line is stuck at 0", "hw/memory.py", _WRITE,

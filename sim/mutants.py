@@ -51,6 +51,9 @@ _MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
 _DELTA = _BLOCKS + "test_delta_follows_the_tables"
 _GRADIENT = _BLOCKS + "test_gradient_multiplies_delta_by_its_traces"
 _THRESHOLD = _BLOCKS + "test_threshold_descends_to_its_floor"
+_COMMAND = "tests/hw/test_command.py::test_a_header_waits_until_all_words_are_answered"
+_STORED = "tests/sim/test_boot.py::test_a_stored_network_goes_on_learning_after_power_up"
+_DAMAGED = "tests/sim/test_boot.py::test_of_a_damaged_image_nothing_is_loaded"
 
 MUTANTS = (
     # a spike
@@ -90,6 +93,16 @@ MUTANTS = (
            _core("step", "static")),
     Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | Cat(", "any_delta.eq(Cat(",
            _core("sample", "static")),
+    # a byte from the host, or from the flash
+    Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
+    Mutant("word not kept", "hw/host/command.py", "Mux(keep, kept, host.data_r)", "host.data_r", _COMMAND),
+    Mutant("image unchecked", "hw/host/boot.py", "with m.If(self.check & self.good):", "with m.If(self.check):", _DAMAGED),
+    Mutant("image of anybody", "hw/host/boot.py", "with m.If(self.flash.cipo != bit):", "with m.If(self.flash.cipo & ~self.flash.cipo):", _DAMAGED),
+    Mutant("flash not woken up", "hw/host/boot.py", "bits(bytes([WAKE]) + address)", "bits(bytes([READ]) + address)", _STORED),
+    Mutant("no time to wake up", "hw/host/boot.py", "math.ceil(WAKE_SECONDS * clock / 2)", "math.ceil(WAKE_SECONDS * clock / 4)", _STORED),
+    Mutant("frames not awaited", "hw/host/link.py", "boot.idle.eq(executor.idle)", "boot.idle.eq(1)",
+           "tests/sim/test_boot.py::test_the_last_frame_is_awaited"),
+    Mutant("session left open", "hw/host/link.py", "executor.close.eq(boot.over)", "executor.close.eq(0)", _STORED),
 )  # fmt: skip
 
 

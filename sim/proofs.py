@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
 
 from hw.config import Config, Q
 from hw.fixed import floor_shift, halves, minus_halves, round_shift, saturate
@@ -77,21 +77,24 @@ class Saturation(Spec):
 class Framer(Spec):
     """hw/host/receive.py, with a ring of 256 bytes: what is admitted to the command layer is a whole frame that ends with its CRC.
 
-    Frame and CRC are followed a byte at a time, as the bytes enter the ring. The assertions that are not about `commit` are the invariants
-    that make it inductive: they tie the serial CRC to that of whole bytes, and the counters to the bytes seen.
+    Frame and CRC are followed a byte at a time, as the bytes enter the ring. The `invariants` make it inductive: they tie the serial CRC to
+    that of whole bytes, and the counters to the bytes seen. Without them it is what a solver finds counterexamples in.
     """
+
+    def __init__(self, *, invariants: bool = True) -> None:
+        super().__init__()
+        self.invariants = invariants
 
     def elaborate(self, platform) -> Module:
         m = self.module()
         m.submodules.receiver = receiver = Receiver(256)
-        crc, ring = receiver.crc, receiver.ring
+        ring = receiver.ring
         m.d.comb += [
             receiver.i.valid.eq(self.free(1, "valid")),
             receiver.i.payload.eq(self.free(8, "byte")),
             receiver.damaged.eq(self.free(1, "damaged")),
             receiver.o.ready.eq(self.free(1, "ready")),
         ]
-        rest = self._rest(m, crc)
         seen, length, register = Signal(16), Signal(8), Signal(32, init=-1)  # of the frame so far
         whole = self._bytewise(m, register, ring.data)
         with m.If(receiver.i.valid & receiver.i.ready & (receiver.i.payload == 0)):
@@ -107,6 +110,13 @@ class Framer(Spec):
                 Assert((ring.head - ring.admitted)[:8] == seen),
                 Assert(~ring.write & ~ring.rewind),
             ]
+        if self.invariants:
+            self._invariants(m, receiver, seen, length, register)
+        return m
+
+    def _invariants(self, m: Module, receiver: Receiver, seen: Signal, length: Signal, register: Signal) -> None:
+        crc, ring = receiver.crc, receiver.ring
+        rest = self._rest(m, crc)
         m.d.comb += Assert(~receiver.o.valid | (ring.tail != ring.admitted))
         m.d.comb += Assert(crc.left <= 8)
         m.d.comb += Assert((ring.admitted - ring.tail)[:8] + (ring.head - ring.admitted)[:8] <= 255)  # nobody overtakes
@@ -119,7 +129,6 @@ class Framer(Spec):
                 Assert((seen != 1) | (receiver.left == length)),
                 Assert((seen < 2) | (length >= LENGTH_LEAST) & (receiver.left == length + 2 - seen)),
             ]
-        return m
 
     @staticmethod
     def _bytewise(m: Module, register: Value, byte: Value) -> Value:
@@ -223,7 +232,7 @@ class Writer(Spec):
         m = self.module()
         config = Config(sizes=(3, 2, 2), lanes=2, steps=2)
         lanes, m.submodules.command = Lanes(config), (command := Command(config))
-        m.submodules.lanes = lanes.elaborate(platform)  # now it has its memories
+        m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
         for name in ("sweep", "operand", "rate", "next_random", "delta_row", "delta_write"):
             port = Value.cast(getattr(lanes, name))
             m.d.comb += port.eq(self.free(len(port), name))

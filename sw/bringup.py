@@ -6,7 +6,6 @@ The network in the device is overwritten. `--port sim` checks the Verilated gate
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from hw.host.protocol import Link
 from hw.memory_map import REGISTERS, Region, regions
 from sw.checkpoint import check_fits
 from sw.device import WORLDS, Device
+from sw.flash import openfpgaloader
 from sw.golden.network import Network
 from sw.golden.state import initial_state
 from sw.transport.base import DeviceError, Transport
@@ -109,7 +109,6 @@ def march(device: Device, region: Region, *, quiet: bool = True) -> str:
     """
     ones = (1 << region.bits) - 1
     zero, one = 0x5555_5555 & ones, 0xAAAA_AAAA & ones
-    width = min(4, -(-region.bits // 8))
     addresses = np.concatenate([region.address(0, lane) + np.arange(region.depth) for lane in range(region.lanes)])
     elements: tuple[tuple[int | None, int | None, int], ...] = (
         (None, zero, 1), (zero, one, 1), (one, zero, 1), (zero, one, -1), (one, zero, -1), (zero, None, 1))  # fmt: skip
@@ -120,9 +119,9 @@ def march(device: Device, region: Region, *, quiet: bool = True) -> str:
                 batch = Batch(device.info().link)
                 for address in map(int, part):
                     if wanted is not None:
-                        batch.read(address, 1, width)
+                        batch.read(address, 1, region.width)
                     if written is not None:
-                        batch.write(address, written, width)
+                        batch.write(address, written, region.width)
                 batch.flush()
                 words = batch.collect(device.session.run(batch.payloads)) & ones
                 if wanted is not None and (words != wanted).any():
@@ -261,18 +260,16 @@ def measure_speed(device: Device) -> str | None:
 # -- the command -------------------------------------------------------------------------------------------------------------------
 
 
-def program(board: Board) -> Outcome:
-    """Builds the board's bitstream, if it is not there, and loads it with openFPGALoader."""
+def program(board: Board, *, keep: bool = False) -> Outcome:
+    """Builds the board's bitstream, if it is not there, and loads it with openFPGALoader; `keep`: into the flash, in any case."""
     from hw.build import BuildError, build
 
     try:
         report = build(board.name, say=lambda line: print(line, file=sys.stderr))
     except BuildError as e:
         return Outcome("program", False, str(e))
-    loader = [sys.executable, "-m", "openfpgaloader.cli", *board.loader, report["bitstream"]]
-    done = subprocess.run(loader, capture_output=True, text=True, check=False)
-    said = (done.stdout + done.stderr).strip().splitlines() or ["nothing said"]
-    return Outcome("program", done.returncode == 0, report["bitstream"] if done.returncode == 0 else said[-1])
+    well, said = openfpgaloader(board, *(["--write-flash"] if keep else []), report["bitstream"])
+    return Outcome("program", well, report["bitstream"] if well else said)
 
 
 def as_text(outcomes: list[Outcome]) -> str:
@@ -294,15 +291,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", required=True, help="serial port, sim, or golden")
     parser.add_argument("--board", choices=BOARDS, required=True, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
     parser.add_argument("--program", action="store_true", help="build and load the board's bitstream first (default: it runs already)")
+    parser.add_argument("--keep", action="store_true", help="with --program: write it to the flash, so that the board starts with it (default: iCE40 only)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples and weights (default: %(default)s)")
     given = parser.parse_args(arguments)
     board, outcomes = BOARDS[given.board], []
     if given.program and given.port in WORLDS:
         parser.error(f"--program: {given.port} is no board")
+    if given.keep and not given.program:
+        parser.error("--keep: goes with --program")
     if given.seed < 0:
         parser.error(f"--seed: {given.seed} is not legal; legal is at least 0")
     if given.program:
-        outcomes.append(program(board))
+        outcomes.append(program(board, keep=given.keep))
         print(as_text(outcomes[-1:]).splitlines()[0], flush=True)
         time.sleep(1)
     for outcome in bring_up(given.port, board.config, board.link, seed=given.seed, quiet=False):

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from hw.config import Config
 from hw.host.protocol import DESCRIPTION_MOST, Link, Op, read_description
-from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, PHASES, REGISTERS, ROW_BITS, Region, regions
+from hw.memory_map import COUNTER_BITS, IDENTITY, PHASES, REGISTERS, Region, regions
 from sw import checkpoint, checks
-from sw.layout import bursts, layout
+from sw.flash import image
+from sw.layout import bursts, layout, word_bytes
 from sw.transport.base import DeviceError, Transport
 from sw.transport.batch import Batch
 from sw.transport.session import Session
@@ -61,35 +62,33 @@ class Device:
             self._info = self._identify(baud)
             self.config = self._info.config
             self._regions, self._layout = regions(self.config), layout(self.config)
-            if not self.config.static:  # a host before may have gone in the middle of a step
-                region = self._regions["event"]
-                for lane in range(region.lanes):
-                    self._write(region.address(0, lane), np.zeros(region.depth, np.int64), 1)
-            self._set("step", 0)
-            self.rates = dict(zip(RATES, map(int, self._read_registers(RATES)), strict=True))
-            self._last = self._raw_counters()
+            self._start()
             self._counters = dict.fromkeys(_COUNTED, 0)
         except BaseException:
             transport.close()
             raise
 
     @classmethod
-    def open(cls, port: str | Transport, *, config: Config | None = None, link: Link | None = None, timeout: float = 1.0) -> Device:
+    def open(cls, port: str | Transport, *, config: Config | None = None, link: Link | None = None, flash: str | Path | None = None,
+             timeout: float = 1.0) -> Device:  # fmt: skip
         """Opens the device at a serial port (its path, or a URL of pyserial), or makes one: `sim` is the Verilated gateware, `golden`
         the golden model, of `config` (`Config()` if None) and `link`.
 
-        `timeout`: seconds to wait for an answer (a sample's time counts). The bit rate is found.
+        `timeout`: seconds to wait for an answer (a sample's time counts). The bit rate is found. `flash`: a file that is the SPI flash of `sim`
+        (None: what is stored there is forgotten when it is closed).
 
         Raises:
             DeviceError: nothing answers there.
-            ValueError: the device was built for another network than `config`; the field is named.
+            ValueError: the device was built for another network than `config`; the field is named. A `flash` for another port than `sim`.
         """
+        if flash is not None and port not in WORLDS:
+            raise ValueError(f"flash: {flash} is not legal at port {port}; legal is none, as only that of sim is a file")
         if isinstance(port, Transport):
             transport = port
         elif port in WORLDS:
             from sw.transport.simulated import simulated
 
-            transport = simulated(port, config or Config(), link or LINK)
+            transport = simulated(port, config or Config(), link or LINK, flash=flash)
         else:
             from sw.transport.serialport import SerialPort
 
@@ -122,7 +121,7 @@ class Device:
         """Classifies samples: uint8 (n, N0) for static input, bool (n, T, N0) for events. `quiet`: no progress bar."""
         c = self.config
         count, membrane = self._regions["count"], self._layout.fields[f"membrane.{c.n_layers}"]
-        ascending, width = np.sort(membrane.addresses), _width(self._regions["membrane"])
+        ascending, width = np.sort(membrane.addresses), self._regions["membrane"].width
         places = 1 + c.classes + np.searchsorted(ascending, membrane.addresses)
 
         def ask(batch: Batch) -> None:
@@ -219,10 +218,8 @@ class Device:
         if partial.any():
             values[partial] |= self._read_words(self._layout.addresses[partial]) & ~covered[partial]
         if covered.any():
-            position, batch, start = np.flatnonzero(covered), Batch(self._info.link), 0
-            for address, count in bursts(self._layout.addresses[position]):
-                batch.write(address, values[position[start : start + count]], self._width_at(address))
-                start += count
+            batch = Batch(self._info.link)
+            self._layout.write(batch, values, covered)
             self._collect(batch)
 
     def read_state(self) -> dict[str, np.ndarray]:
@@ -242,6 +239,32 @@ class Device:
         self._last = self._raw_counters()
         self._counters = {name: kept.counters[name] for name in COUNTERS[:-1]}
         self._counters["sops_dense"] = kept.counters["sops"] + kept.counters["sops_skipped"]
+
+    def store(self, board: str | None = None) -> None:
+        """Stores state and learning rates in the SPI flash: what the device has after power-up, from now on, without a host.
+
+        `board`: its name in `boards`, for a serial port; openFPGALoader writes, and reads back. The device is started anew, and must then have
+        what was stored. A flash that is written in part starts nothing.
+
+        Raises:
+            ValueError: there is no flash (`golden`, some boards), or no board is named.
+            DeviceError: the flash does not hold what was written, or the device does not come back with it.
+        """
+        state, rates = self.read_state(), dict(self.rates)
+        self._count()
+        self._transport.store(image(self.config, self._info.link, state, rates), board)
+        try:
+            self.session.open()
+        except DeviceError:
+            raise DeviceError(f"{self._transport.name}: the flash holds the network, but the device does not come back; is its bitstream in the flash,"
+                              " too (`python -m sw.bringup --program --keep`)?") from None  # fmt: skip
+        self._start()
+        state.pop("class")
+        found = self.read_state()
+        wrong = next((name for name, array in state.items() if not np.array_equal(found[name], array)), None)
+        if wrong or self.rates != rates:
+            raise DeviceError(f"{self._transport.name}: the flash holds the network, but the device has another {wrong or 'learning rate'} after its"
+                              " start; was its bitstream built before it could load one, or for another board? Build and program it again")  # fmt: skip
 
     def counters(self) -> dict[str, int]:
         """Clock cycles by phase, synaptic operations done and skipped, since the device was opened (or before the checkpoint restored)."""
@@ -267,12 +290,12 @@ class Device:
     def read_words(self, address: int, count: int) -> np.ndarray:
         """`count` words from an address on, int64 and not negative."""
         batch = Batch(self._info.link)
-        batch.read(address, count, self._width_at(address))
+        batch.read(address, count, word_bytes(self.config, address))
         return self._collect(batch)
 
     def write_words(self, address: int, words: ArrayLike) -> None:
         """Writes words from an address on."""
-        self._write(address, words, self._width_at(address))
+        self._write(address, words, word_bytes(self.config, address))
 
     def _write(self, address: int, words: ArrayLike, width: int) -> None:
         batch = Batch(self._info.link)
@@ -291,18 +314,24 @@ class Device:
     def _read_words(self, addresses: np.ndarray) -> np.ndarray:
         batch = Batch(self._info.link)
         for address, count in bursts(addresses):
-            batch.read(address, count, self._width_at(address))
+            batch.read(address, count, word_bytes(self.config, address))
         return self._collect(batch)
-
-    def _width_at(self, address: int) -> int:
-        number = address >> LANE_BITS + ROW_BITS
-        return next((_width(r) for r in self._regions.values() if r.number == number), 4)
 
     def _collect(self, batch: Batch) -> np.ndarray:
         batch.flush()
         return batch.collect(self.session.run(batch.payloads))
 
     # -- at the start -------------------------------------------------------------------------
+    def _start(self) -> None:
+        """The beginning of a sample, and what the device holds besides its memories."""
+        if not self.config.static:  # a host before may have gone in the middle of a step
+            region = self._regions["event"]
+            for lane in range(region.lanes):
+                self._write(region.address(0, lane), np.zeros(region.depth, np.int64), 1)
+        self._set("step", 0)
+        self.rates = dict(zip(RATES, map(int, self._read_registers(RATES)), strict=True))
+        self._last = self._raw_counters()
+
     def _find(self, transport: Transport) -> int:
         """Opens a session at the first bit rate at which the device answers; that rate, or 0."""
         try:
@@ -338,9 +367,3 @@ class Device:
                               f" {config.digest:#010x} follow from its description; build and program it again")  # fmt: skip
         self.session.link = link
         return Info(self._transport.name, config, link, baud)
-
-
-def _width(region: Region) -> int:
-    """Bytes of a word of this memory on the line."""
-    return min(4, -(-region.bits // 8))
-

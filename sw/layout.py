@@ -8,9 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.config import Config
-from hw.memory_map import MAX_BURST, state_fields
+from hw.config import LANE_BITS, ROW_BITS, Config
+from hw.memory_map import MAX_BURST, regions, state_fields
 from sw import checks
+from sw.transport.batch import Batch
 
 
 def bursts(addresses: np.ndarray) -> list[tuple[int, int]]:
@@ -50,9 +51,22 @@ class Layout:
             given[self.places[name]] |= self.mask(name)
         return words, given, (given != 0) & (given != self.used)
 
+    def write(self, batch: Batch, words: np.ndarray, given: np.ndarray) -> None:
+        """Writes the words of which some bits are given."""
+        (position,), start = np.nonzero(given), 0
+        for address, count in bursts(self.addresses[position]) if len(position) else ():
+            batch.write(address, words[position[start : start + count]], word_bytes(self.config, address))
+            start += count
+
     def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays, from the words at all addresses."""
         return {name: f.decode(words[self.places[name]]) for name, f in self.fields.items()}
+
+
+def word_bytes(config: Config, address: int) -> int:
+    """Bytes on the link of the words at an address."""
+    number = address >> LANE_BITS + ROW_BITS
+    return next((region.width for region in regions(config).values() if region.number == number), 4)
 
 
 @lru_cache(maxsize=8)

@@ -7,9 +7,11 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.config import Config
+from hw.host.boot import FLASH, Boot
 from hw.host.protocol import CRC_BYTES, DESCRIPTION_MOST, WINDOW, Link, Op, Status, description
 from hw.host.receive import Receiver
 from hw.host.reply import Replies
+from hw.host.stored import Stored
 from hw.memory import HOST_BITS
 from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK
 from hw.streams import bits_for
@@ -40,7 +42,7 @@ class Executor(wiring.Component):
     sent again; any other is refused, as is every frame before one that opens a session. That frame sets what number is expected,
     and does so once: with the number of the last one it is a repeat.
 
-    `open`: there is a session; `opened` is high for a cycle when one begins. `failed` is high for a cycle when an operation is illegal.
+    `open`: there is a session; `opened` is high for a cycle when one begins; `close` ends it. `failed` is high for a cycle when an operation is illegal.
 
     Timing:   2 cycles a byte; 3 an element written, 9 a byte read
     """
@@ -57,6 +59,7 @@ class Executor(wiring.Component):
                 "open": Out(1),
                 "opened": Out(1),
                 "failed": Out(1),
+                "close": In(1),
                 "idle": Out(1),
             }
         )
@@ -209,6 +212,8 @@ class Executor(wiring.Component):
                     m.next = "WAIT"
             with m.State("WAIT"), m.If(~replies.sending):  # a refusal stands where the next reply will be built
                 m.next = "LENGTH"
+        with m.If(self.close):
+            m.d.sync += self.open.eq(0)
         m.d.comb += self.idle.eq(fsm.ongoing("LENGTH") & ~frames.valid & ~replies.sending)
         return m
 
@@ -218,10 +223,13 @@ class Endpoint(wiring.Component):
 
     `damaged`: the line lost a byte. `open`: there is a session. `error`: since it was opened a frame was dropped, or an operation was
     illegal. `idle`: nothing is under way (but a frame that is not complete).
+
+    With `stored` (where a network may be stored) there are pins `flash`; after a reset the link is first that of Boot: `booting` is high, bytes
+    wait, a damaged one does not matter, and no reply is sent.
     """
 
-    def __init__(self, config: Config, link: Link):
-        self.config, self.link = config, link
+    def __init__(self, config: Config, link: Link, stored: Stored | None = None):
+        self.config, self.link, self.stored = config, link, stored
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -232,21 +240,44 @@ class Endpoint(wiring.Component):
                 "open": Out(1),
                 "error": Out(1),
                 "idle": Out(1),
+                "booting": Out(1),
             }
+            | ({"flash": Out(FLASH)} if stored else {})
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.receiver = receiver = Receiver(self.link.buffer)
         m.submodules.executor = executor = Executor(self.config, self.link)
-        connect(m, flipped(self.i), receiver.i)
         connect(m, receiver.o, executor.frames)
-        connect(m, executor.o, flipped(self.o))
         connect(m, executor.request, flipped(self.request))
         connect(m, flipped(self.reply), executor.reply)
-        m.d.comb += [receiver.damaged.eq(self.damaged), self.open.eq(executor.open), self.idle.eq(executor.idle)]
+        m.d.comb += [self.open.eq(executor.open), self.idle.eq(executor.idle & ~self.booting)]
+        if self.stored:
+            m.submodules.boot = self._boot(m, receiver, executor)
+        with m.If(~self.booting):
+            connect(m, flipped(self.i), receiver.i)
+            connect(m, executor.o, flipped(self.o))
+            m.d.comb += receiver.damaged.eq(self.damaged)
         with m.If(receiver.dropped | executor.failed):
             m.d.sync += self.error.eq(1)
         with m.If(executor.opened):
             m.d.sync += self.error.eq(0)
         return m
+
+    def _boot(self, m: Module, receiver: Receiver, executor: Executor) -> Boot:
+        """The link in the hands of a Boot."""
+        assert self.stored
+        boot = Boot(self.stored, self.link.clock)
+        connect(m, boot.flash, flipped(self.flash))
+        m.d.comb += [
+            self.booting.eq(boot.active),
+            boot.idle.eq(executor.idle),
+            boot.good.eq(receiver.good),
+            receiver.check.eq(boot.check),
+            receiver.forget.eq(boot.over),
+            executor.close.eq(boot.over),
+        ]
+        with m.If(self.booting):
+            m.d.comb += [receiver.i.valid.eq(boot.o.valid), receiver.i.payload.eq(boot.o.payload), executor.o.ready.eq(1)]
+        return boot

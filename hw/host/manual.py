@@ -8,13 +8,14 @@ from pathlib import Path
 
 from hw.config import LANE_BITS, ROW_BITS, Config
 from hw.host import protocol as p
+from hw.host import stored as s
 from hw.memory_map import BURST_BITS, REGISTERS, regions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "link.md"
 
 TEXT = """# The link
 
-<!-- Made by `python -m hw.host.manual` from hw/host/protocol.py and hw/memory_map.py. -->
+<!-- Made by `python -m hw.host.manual` from hw/host/protocol.py, hw/host/stored.py and hw/memory_map.py. -->
 
 How a PC and a device talk: over a serial line (8 data bits, no parity, 1 stop bit; no other wire), or whatever else carries bytes. The
 driver is `sw.device.Device`. All numbers are sent least byte first.
@@ -62,6 +63,20 @@ Addresses that do not exist must not be used.
 
 A format is two bytes: integer bits with the sign, and fraction bits.
 
+## On its own
+
+A device with an SPI flash starts with the network that is stored there; a host's bytes wait until it has (on a serial line they are lost, and
+a driver sends them again). `sw.device.Device.store` writes the image, through openFPGALoader on a board, to the place that boards/__init__.py
+names for it. The image:
+
+{image}
+
+Its size follows from the configuration: whole sectors of {sector} bytes, less {command} for the flash's command. The device wakes the flash up
+(command {wake:#04x}, and {wait:g} us) and reads the image twice (command {read:#04x}, two clock cycles a bit). The first time it acts on nothing, stops at the first
+bit of the identity that is not its own, and compares the CRC; so an erased flash is soon done with, and of an image that is damaged, cut off or another
+configuration's nothing is loaded. The second time the frames are executed as a host's, without replies, and then the session is closed. A frame that is
+damaged only now is dropped, those behind it are refused, and the LED `error` is on until a host opens a session. The LED `configured` is on when all is done.
+
 ## Registers
 
 Region 0. `rc`: a write of any value clears it.
@@ -92,9 +107,15 @@ def manual() -> str:
         ("", "", "length of all before the CRC, this byte included", 1),
         ("CRC-32", p.CRC_BYTES, "CRC-32", p.CRC_BYTES),
     ])  # fmt: skip
+    image = table(("bytes", "what"), [
+        (s.IDENTITY_BYTES, "identity: hash of the link's version and buffer, the configuration and the size"),
+        ("n", "frames: one that opens a session, and those that write learning rates and state"),
+        ("", "delimiters, at least one, up to the size"),
+        (p.CRC_BYTES, "CRC-32 of frames and delimiters"),
+    ])  # fmt: skip
     description = table(("bytes", "what"), p.DESCRIPTION_DOCS)
     return TEXT.format(
-        frames=frames, polynomial=p.CRC_POLYNOMIAL, window=p.WINDOW, header=p.HEADER_BYTES, rest=p.REPLY_REST, row_bits=ROW_BITS,
+        frames=frames, image=image, sector=s.SECTOR, command=s.COMMAND_BYTES, wake=s.WAKE, wait=1e6 * s.WAKE_SECONDS, read=s.READ, polynomial=p.CRC_POLYNOMIAL, window=p.WINDOW, header=p.HEADER_BYTES, rest=p.REPLY_REST, row_bits=ROW_BITS,
         lane_bits=LANE_BITS, count_bits=BURST_BITS, title=config.title, lanes=config.lanes, input=config.input, cadence=config.cadence,
         statuses=table(("status", "name", "meaning"), ((s.value, s.name, doc) for s, doc in p.STATUS_DOCS.items())),
         operations=table(("operation", "name", "meaning"), ((o.value, o.name, doc) for o, doc in p.OP_DOCS.items())),

@@ -20,6 +20,7 @@ CRC_RESIDUE = 0xDEBB_20E3  # register after a message and its CRC, before the fi
 OPEN = 1 << 15  # in a request's length field: this frame opens a session
 LENGTH_LEAST = 1 + CRC_BYTES
 HEADER_BYTES = 8  # of an operation
+FRAME_BYTES = 3 + CRC_BYTES  # of a request besides its payload: length, sequence number, CRC
 SLOTS = 4  # replies that are kept, one of them the next
 WINDOW = SLOTS - 1  # requests that may wait for their replies, and with all their bytes in the buffer (which holds one less than it has)
 REPLY_TRAILER = 2 + CRC_BYTES  # status, length, CRC
@@ -93,7 +94,7 @@ class Link:
 _FORMATS = ("w", "u", "trace", "delta", "grad")
 _CHOICES = {"input": INPUTS, "cadence": CADENCES, "weight_memory": WEIGHT_MEMORIES}
 _LINK = struct.Struct("<BHHII")
-_CONFIG = struct.Struct("<BHBBBB10BBI")
+_CONFIG = struct.Struct("<BHHBBBBB10BBI")
 DESCRIPTION_DOCS = (
     (1, f"version of the link, {VERSION}"),
     (2, "bytes of the request buffer"),
@@ -102,6 +103,8 @@ DESCRIPTION_DOCS = (
     (4, "bit rate, Hz"),
     (1, "time steps of a sample"),
     (2, "lanes"),
+    (2, "neuron lanes"),
+    (1, "weight latency"),
     *((1, f"{name}: " + ", ".join(f"{k} {choice}" for k, choice in enumerate(names))) for name, names in _CHOICES.items()),
     (1, "stochastic rounding: 0 or 1"),
     *((2, f"format of `{name}`") for name in _FORMATS),
@@ -118,7 +121,7 @@ def description(config: Config, link: Link) -> bytes:
     choices = (names.index(getattr(c, name)) for name, names in _CHOICES.items())
     formats = (part for name in _FORMATS for part in (getattr(c, name).i, getattr(c, name).f))
     return (_LINK.pack(VERSION, link.buffer, link.reply, link.clock, link.baud)
-            + _CONFIG.pack(c.steps, c.lanes, *choices, c.stochastic, *formats, c.alpha_frac, c.theta_min)
+            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, c.stochastic, *formats, c.alpha_frac, c.theta_min)
             + bytes([len(c.sizes)]) + struct.pack(f"<{len(c.sizes)}H", *c.sizes))  # fmt: skip
 
 
@@ -131,11 +134,12 @@ def read_description(data: bytes) -> tuple[Config, Link]:
     version, buffer, reply, clock, baud = _LINK.unpack_from(data)
     if version != VERSION:
         raise ValueError(f"version: the device speaks version {version} of the link, this driver {VERSION}; rebuild the bitstream")
-    steps, lanes, *rest = _CONFIG.unpack_from(data, _LINK.size)
+    steps, lanes, neuron_lanes, weight_latency, *rest = _CONFIG.unpack_from(data, _LINK.size)
     choices, stochastic, formats, alpha_frac, theta_min = rest[:3], rest[3], rest[4:14], rest[14], rest[15]
     at = _LINK.size + _CONFIG.size
     sizes = struct.unpack_from(f"<{data[at]}H", data, at + 1)
     fields: dict[str, Any] = {name: names[k] for (name, names), k in zip(_CHOICES.items(), choices, strict=True)}
     fields |= {name: Q(*formats[2 * k : 2 * k + 2]) for k, name in enumerate(_FORMATS)}
-    config = Config(sizes=sizes, steps=steps, lanes=lanes, stochastic=bool(stochastic), alpha_frac=alpha_frac, theta_min=theta_min, **fields)
+    config = Config(sizes=sizes, steps=steps, lanes=lanes, neuron_lanes=neuron_lanes, weight_latency=weight_latency, stochastic=bool(stochastic),
+                    alpha_frac=alpha_frac, theta_min=theta_min, **fields)  # fmt: skip
     return config, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)

@@ -15,12 +15,16 @@ class Receiver(wiring.Component):
 
     Dropped is a frame that is cut off or damaged (COBS, length, CRC, or `damaged`: the line lost a byte), or that finds the ring full.
     `o` has the decoded bytes: length (2), sequence number, payload, CRC (4). `dropped` is high for a cycle when a frame is lost.
+    With `check` bytes are no frames, but only for the CRC: whether they end with that of all others is `good`, `forget` ends them.
 
     Timing:   a byte is taken every 9 cycles, and always within them; one leaves every 2 cycles
     """
 
     i: In(stream.Signature(8))
     damaged: In(1)
+    check: In(1)
+    forget: In(1)
+    good: Out(1)
     o: Out(stream.Signature(8))
     dropped: Out(1)
 
@@ -38,13 +42,17 @@ class Receiver(wiring.Component):
         byte, decoded, emit = self.i.payload, Signal(8), Signal()
         m.d.comb += [
             self.i.ready.eq(~crc.busy),
+            crc.start.eq(self.forget),
             crc.push.eq(emit),
             crc.byte.eq(decoded),
+            self.good.eq(crc.good),
             ring.write.eq(emit),
             ring.data.eq(decoded),
         ]
         with m.If(self.i.valid & self.i.ready):
-            with m.If(byte == DELIMITER):
+            with m.If(self.check):
+                m.d.comb += [crc.push.eq(1), decoded.eq(byte)]
+            with m.Elif(byte == DELIMITER):
                 m.d.comb += crc.start.eq(1)
                 m.d.sync += [fresh.eq(1), bad.eq(0), where.eq(0), block.eq(0)]
                 with m.If((block == 0) & (where == 2) & (left == 0) & crc.good & ~bad):

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.host.protocol import CRC_BYTES, HEADER_BYTES, Link, Op
+from hw.host.protocol import FRAME_BYTES, HEADER_BYTES, Link, Op
 from hw.memory_map import MAX_BURST
 
 _HEADER = struct.Struct("<BHBI")
-FRAME_BYTES = 3 + CRC_BYTES  # length, sequence number, CRC
 
 
 class Batch:

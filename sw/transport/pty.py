@@ -8,6 +8,7 @@ import select
 import sys
 import threading
 import tty
+from pathlib import Path
 
 from boards import BOARDS
 from sw.transport.base import Transport
@@ -61,11 +62,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sw.transport.pty", description=__doc__)
     parser.add_argument("--world", choices=("sim", "golden"), default="sim", help="the Verilated gateware or the golden model (default: sim)")
     parser.add_argument("--board", choices=BOARDS, default="icebreaker", help="whose network and link (default: icebreaker)")
+    parser.add_argument("--flash", type=Path, metavar="FILE", help="a file that is the flash of sim, with what it starts with (default: an erased one)")
     given = parser.parse_args(arguments)
     from sw.transport.simulated import simulated
 
     board = BOARDS[given.board]
-    terminal = PseudoTerminal(simulated(given.world, board.config, board.link))
+    try:
+        terminal = PseudoTerminal(simulated(given.world, board.config, board.link, flash=given.flash))
+    except ValueError as error:
+        parser.error(str(error))
     with terminal as path:
         print(f"{given.board}, {board.config.title}, at {path}; end with Ctrl-C", flush=True)
         try:

@@ -16,9 +16,13 @@ class SerialPort(Transport):
     bauds = BAUDS
 
     def __init__(self, path: str):
-        self.name = path
+        self.name, self._baud = path, BAUDS[0]
+        self._open()
+
+    def _open(self) -> None:
+        path = self.name
         try:
-            self._port = serial.serial_for_url(path, baudrate=BAUDS[0], timeout=0, write_timeout=10, exclusive=True)
+            self._port = serial.serial_for_url(path, baudrate=self._baud, timeout=0, write_timeout=10, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as e:
             raise DeviceError(f"port: {path} cannot be opened ({e}); is the board plugged in, is the path right (`python -m"
                               " serial.tools.list_ports` lists the ports), does another program hold it, may you use it (on Linux:"
@@ -40,9 +44,19 @@ class SerialPort(Transport):
 
     def set_baud(self, baud: int) -> None:
         try:
-            self._port.baudrate = baud
+            self._port.baudrate = self._baud = baud
         except (serial.SerialException, OSError, ValueError) as e:
             raise DeviceError(f"baud: {self.name} does not do {baud} ({e})") from None
+
+    def store(self, image: bytes, board: str | None) -> None:
+        from sw import flash  # which knows the boards
+
+        known = flash.board_with_flash(board)
+        self._port.close()  # the flash may be behind the same bridge
+        try:
+            flash.write(known, image)
+        finally:
+            self._open()
 
     def close(self) -> None:
         self._port.close()

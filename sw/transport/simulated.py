@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from hw.config import Config
@@ -25,10 +26,13 @@ class Model(Protocol):
 
 
 class Simulated(Transport):
-    """The line to a model. Its time stands still between calls, so that a timeout means that nothing will ever come."""
+    """The line to a model. Its time stands still between calls, so that a timeout means that nothing will ever come.
 
-    def __init__(self, name: str, model: Model):
-        self.name, self.model = name, model
+    `flash`: the file that stands for the model's flash.
+    """
+
+    def __init__(self, name: str, model: Model, flash: Path | None = None):
+        self.name, self.model, self._flash = name, model, flash
         self._waiting = b""
 
     def send(self, data: bytes) -> None:
@@ -42,16 +46,34 @@ class Simulated(Transport):
             if data or idle:
                 return data
 
+    def store(self, image: bytes, board: str | None) -> None:
+        if not hasattr(self.model, "flash"):
+            return super().store(image, board)
+        if self._flash:
+            self._flash.write_bytes(image)
+        self.model.flash = image  # type: ignore[attr-defined]
+        self.model.power_up()  # type: ignore[attr-defined]
+        self._waiting = b""
+
     def close(self) -> None:
         getattr(self.model, "close", lambda: None)()
 
 
-def simulated(world: str, config: Config, link: Link, *, serial: bool = False) -> Simulated:
-    """World `sim` (the Verilated gateware; `serial`: with its UART, bit by bit) or `golden`."""
+def simulated(world: str, config: Config, link: Link, *, serial: bool = False, flash: str | Path | None = None) -> Simulated:
+    """World `sim` (the Verilated gateware; `serial`: with its UART, bit by bit) or `golden`.
+
+    `flash`: a file that is the flash of `sim`, erased if there is none yet; None: it is forgotten in the end. ValueError if it cannot be one.
+    """
     if world == "golden":
+        if flash is not None:
+            raise ValueError(f"flash: {flash} is not legal at port golden; legal is none, as only that of sim is a file")
         from sw.transport.golden import Model as Golden
 
         return Simulated(world, Golden(config, link))
     from sim.endpoint import Model as Gateware
 
-    return Simulated(world, Gateware(config, link, serial=serial))
+    path = Path(flash) if flash is not None else None
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"flash: {path} is not legal; legal is a file in a folder that is there")
+    held = path.read_bytes() if path and path.is_file() else b""
+    return Simulated(world, Gateware(config, link, serial=serial, flash=held), path)

@@ -8,8 +8,9 @@ import pytest
 
 import hw.build
 from boards import BOARDS, get_board
-from hw.build import UNITS, BuildError, build, lacking, main, nearest, needs
+from hw.build import UNITS, BuildError, build, lacking, main, make_plan, nearest, needs
 from hw.config import Config, Q
+from hw.top import Top
 from sw.image import Image
 
 LOGS = Path(__file__).parent / "logs"
@@ -174,6 +175,14 @@ def test_gradients_move_to_logic_where_block_ram_runs_out():
     assert needs(config, board)["bram"] <= board.chip.bram
 
 
+@pytest.mark.parametrize(("name", "style"), [("ulx3s-85f", "distributed"), ("ice40-hx8k-b-evn", "logic")])
+def test_a_memory_in_logic_is_made_of_what_the_family_has(name, style):
+    """An iCE40 has no LUT that is a memory, and Yosys refuses to make one there."""
+    board = BOARDS[name]
+    plan = make_plan(board, Top(SMALL, board), 1, ["top.somewhere"])
+    assert f'setattr -set ram_style "{style}" top.somewhere*/m:*' in str(plan.files["top.ys"])
+
+
 # -- the tools' answers ------------------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +263,20 @@ def test_a_plan_is_named_by_its_content():
 
     assert digest(1) == digest(1)
     assert len({digest(1), digest(2), digest(1, SMALL.replace(u=Q(5, 12)))}) == 3
+
+
+@pytest.mark.parametrize(("name", "pins", "clock"), [
+    ("icebreaker", {"cs": "16", "clk": "15", "copi": "14", "cipo": "17", "wp": "12", "hold": "13"}, False),
+    ("ice40-hx8k-b-evn", {"cs": "R12", "clk": "R11", "copi": "P12", "cipo": "P11"}, False),
+    ("ulx3s-12f", {"cs": "R2", "copi": "W2", "cipo": "V2", "wp": "Y2", "hold": "W1"}, True),
+    ("orangecrab-25f", {}, False)])  # fmt: skip
+def test_the_flash_is_at_its_pins(name, pins, clock):
+    """As the boards' schematics have them; the clock of an ECP5 comes through a block of its own."""
+    board = BOARDS[name]
+    files = make_plan(board, Top(SMALL, board), 1).files
+    constraints = "".join(str(files.get(f"top.{kind}", "")) for kind in ("pcf", "lpf"))
+    found = re.findall(r'(?:set_io|COMP) "?spi_flash_(?:1x_)?0__(\w+?)__io"? (?:SITE )?"?(\w+)', constraints)
+    assert dict(found) == pins and ("cell \\USRMCLK" in str(files["top.il"])) == clock
 
 
 def test_a_real_bitstream(tmp_path):

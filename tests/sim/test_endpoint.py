@@ -125,6 +125,7 @@ def test_a_host_that_stops_reading_loses_nothing(line):
 
 def test_lights(line):
     model = line.model
+    assert not model.lights["configured"] and model.run() == (0, b"")  # it looks into its flash first
     assert model.lights == {"configured": True, "alive": False, "busy": False, "error": False}
     replies(model, request(1, b"", opening=True))
     assert model.lights["alive"] and not model.lights["error"]

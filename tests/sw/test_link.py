@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from boards import BOARDS
 from hw.config import Config, Q
 from hw.host.protocol import DESCRIPTION_MOST, Link, Status, description, read_description
 from sw import checkpoint
@@ -70,7 +71,8 @@ def test_a_damaged_reply_is_none(sequence, data, status, draw):
     assert parse_reply(bytes(wire)) is None
 
 
-@pytest.mark.parametrize("config", [CONFIG, EVENTS, Config(sizes=(784, 64, 32, 10), lanes=4, weight_memory="spram", w=Q(6, 10))])
+@pytest.mark.parametrize("config", [CONFIG, EVENTS, Config(sizes=(784, 64, 32, 10), lanes=4, weight_memory="spram", w=Q(6, 10)),
+                                    *(board.config for board in BOARDS.values())])  # fmt: skip
 def test_a_description_holds_every_field(config):
     data = description(config, LINK)
     assert read_description(data.ljust(DESCRIPTION_MOST, b"\0")) == (config, LINK)

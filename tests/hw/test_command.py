@@ -1,0 +1,54 @@
+"""The command set, word by word: what a host's bus sees of it, and when."""
+
+import pytest
+from amaranth.sim import Simulator
+
+from hw.config import Config
+from hw.host.command import Command
+from hw.memory_map import OP_READ, OP_WRITE, REGISTERS
+
+CONFIG = Config(sizes=(6, 4, 3), lanes=2, steps=3)
+WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
+
+
+@pytest.mark.parametrize("weight_latency", [1, 3])
+@pytest.mark.parametrize("wait", [0, 1, 2, 3, 20])
+def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
+    """A host that stops reading stops the memories; a write that follows must not start the core meanwhile."""
+    command = Command(CONFIG.replace(weight_latency=weight_latency))
+    send = [OP_READ | len(WORDS) << 8, 0, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
+    got, written = [], []
+
+    async def memory(ctx):
+        """Answers a row as many moves of the bus later as the core's memories do."""
+        pipe = [0] * command.moves
+        async for *_, enable, row in ctx.tick().sample(command.host.enable, command.host.row):
+            if enable:
+                pipe = [row, *pipe[:-1]]
+                ctx.set(command.host.data_r, WORDS[pipe[-1] % len(WORDS)])
+
+    async def host(ctx):
+        for word in send:
+            ctx.set(command.request.payload, word)
+            ctx.set(command.request.valid, 1)
+            await ctx.tick().until(command.request.ready)
+        ctx.set(command.request.valid, 0)
+
+    async def reader(ctx):
+        ctx.set(command.idle, 1)
+        for cycle in range(200):
+            ready = cycle % (wait + 1) == wait
+            ctx.set(command.reply.ready, ready)
+            *_, valid, payload, write = await ctx.tick().sample(command.reply.valid, command.reply.payload, command.host.write)
+            if write:
+                written.append(len(got))
+            if valid and ready:
+                got.append(payload)
+
+    simulator = Simulator(command)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(memory, background=True)
+    simulator.add_testbench(host, background=True)
+    simulator.add_testbench(reader)
+    simulator.run()
+    assert got == WORDS and written == [len(WORDS)], f"{len(got)} words, written after {written} of them"
