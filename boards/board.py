@@ -71,6 +71,8 @@ class Board:
     """iCE40: the oscillator's pin belongs to the PLL (SB_PLL40_PAD), and is not a fabric input (SB_PLL40_CORE)."""
     seed: int = 1
     """Of the placement: one that meets the clock with the tools of requirements.lock."""
+    nextpnr: str = ""
+    """Further options of nextpnr."""
     baud: int = 3_000_000
     """Bit rate of the host port, resource `uart` 0: what its USB bridge does and the clock divides down to."""
     buffer: int = 1024

@@ -212,7 +212,7 @@ def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[s
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
         "script_after_read": "\n".join((COLLISION_IS_FREE, _AREA, *(_IN_LOGIC.format(path=path, style=style) for path in modules))),
         # nextpnr's own choice of router: router2 is three times faster on a full iCE40, and 3 MHz worse.
-        "nextpnr_opts": f"--seed {seed} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
+        "nextpnr_opts": f"--seed {seed} {board.nextpnr} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }
     clash = [name for name in os.environ if name.removeprefix("AMARANTH_") in options]
     if clash:

@@ -97,7 +97,8 @@ class Config:
     weight_memory: str = "block"
     """`block`: two-port block RAM. `spram`: the single-port 16K x 16 memories of the iCE40UP5K."""
     weight_latency: int = 1
-    """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart."""
+    """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart, and on
+    every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -280,7 +281,7 @@ class Config:
 
     @property
     def weight_registers(self) -> int:
-        """Registers before the memories of the lanes, and as many behind them."""
+        """Registers before the memories of the lanes, as many behind them, and on each other long way (`weight_latency`)."""
         return (self.weight_latency - 1) // 2
 
     @property
