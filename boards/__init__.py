@@ -35,7 +35,8 @@ BOARDS: dict[str, Board] = {
               lights={"configured": ("led_g", 2), "alive": ("led_g", 3), "busy": ("led_g", 0), "error": ("led_r", 0)}),
         Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=48e6, lights=_LIGHTS, buffer=512,
               loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
-              config=Config(sizes=(64, 32, 10), lanes=2, cadence="step")),
+              # No multipliers: numbers of 12 bits, whose products take half the cells.
+              config=Config(sizes=(64, 32, 10), lanes=2, cadence="step", w=Q(3, 9), u=Q(4, 8), grad=Q(4, 10), alpha_frac=8, theta_min=16)),
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6, lights=_LIGHTS, buffer=4096, reply=256,
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               config=Config(sizes=(64, 32, 10), lanes=8)),
