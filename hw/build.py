@@ -52,6 +52,7 @@ DONE = "done"  # written into a build directory when all tools have run
 
 UNITS = {
     "core": "hw.core:Core",
+    "port": "hw.top:HostPort",
     "link": "hw.host.link:Endpoint",
     "command": "hw.host.command:Command",
     "schedule": "hw.schedule:Schedule",
@@ -192,8 +193,8 @@ class Harness(Elaboratable):
 
     @property
     def flip_flops(self) -> int:
-        """The harness's own share of the report."""
-        return sum(map(len, self.inputs)) + sum(self.folds)
+        """The harness's own share of the report, its clocking included."""
+        return sum(map(len, self.inputs)) + sum(self.folds) + self.clocking.flip_flops
 
 
 def make_unit(unit: str, config: Config, board: Board) -> wiring.Component:
@@ -202,7 +203,7 @@ def make_unit(unit: str, config: Config, board: Board) -> wiring.Component:
         raise ValueError(f"unit: {unit!r} is not known; legal is one of {', '.join(UNITS)}")
     module, _, name = UNITS[unit].partition(":")
     block = getattr(importlib.import_module(module), name)
-    return block(config, board.link) if unit == "link" else block(config)
+    return block(config, board.link) if unit in ("port", "link") else block(config)
 
 
 def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[str] = ()) -> BuildPlan:

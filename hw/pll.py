@@ -82,11 +82,21 @@ class Clocking(Elaboratable):
         """Clock of the core in Hz."""
         return self.pll.frequency if self.pll else self.source
 
+    @property
+    def _timer_bits(self) -> int:
+        """The top one ends the reset."""
+        return ceil_log2(int(RESET_SECONDS * self.frequency)) + 1
+
+    @property
+    def flip_flops(self) -> int:
+        """Timer, synchroniser and reset."""
+        return self._timer_bits + 2 + 1
+
     def elaborate(self, platform) -> Module:
         m = Module()
         m.domains.start = start = ClockDomain("start", reset_less=True, local=True)
         clock, locked, ready = Signal(name="core_clock"), Signal(init=0 if self.pll else 1), Signal()
-        timer = Signal(ceil_log2(int(RESET_SECONDS * self.frequency)) + 1)  # its top bit ends the reset
+        timer = Signal(self._timer_bits)
         port = platform.request(self.pin, dir="-")
         if self.pll and self.board.pll_pad:
             m.submodules.pll = self._ice40(self.pll, clock, locked, "PAD", i_PACKAGEPIN=port.io)

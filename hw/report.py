@@ -84,6 +84,8 @@ def as_text(report: dict[str, Any], family: Family) -> str:
         if figure["available"]:
             share = 100 * figure["used"] / figure["available"]
             lines.append(f"{names[resource]:<10} {figure['used']:>6} of {figure['available']:>6} {share:5.0f} %")
+    if "harness_ff" in report:
+        lines.append(f"{'harness':<10} {report['harness_ff']:>6} flip-flops of these, each in a cell of its own")
     lines += [f"{'seed':<10} {report['seed']}", *(f"{'tool':<10} {name} {version}" for name, version in report["tools"].items())]
     lines += [f"{name:<10} {report[name]}" for name in ("bitstream", "floorplan", "directory") if report.get(name)]
     return "\n".join(lines)

@@ -7,10 +7,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from boards.board import Board
 from hw.config import Config
 from hw.host.boot import FLASH
+from hw.host.command import Command
 from hw.host.link import Endpoint
 from hw.host.protocol import Link
 from hw.host.stored import Stored
 from hw.host.uart import UARTReceiver, UARTTransmitter, divisor
+from hw.memory import HostBus
 from hw.pll import Clocking
 
 LIGHTS = ("configured", "alive", "busy", "error")
@@ -115,6 +117,28 @@ class SerialDevice(wiring.Component):
             self.lights.eq(device.lights),
             self.quiet.eq(device.quiet & transmitter.i.ready),
         ]
+        return m
+
+
+class HostPort(wiring.Component):
+    """UART, link and commands as one block, to see what they cost: all between the pins of the line and the bus of the memories."""
+
+    def __init__(self, config: Config, link: Link):
+        self.config, self.link = config, link
+        super().__init__({"rx": In(1), "tx": Out(1), "open": Out(1), "error": Out(1), "busy": In(1), "idle": In(1), "host": Out(HostBus())})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        cycles = divisor(self.link.clock, self.link.baud)
+        m.submodules.receiver, m.submodules.transmitter = receiver, transmitter = UARTReceiver(cycles), UARTTransmitter(cycles)
+        m.submodules.endpoint, m.submodules.command = endpoint, command = Endpoint(self.config, self.link), Command(self.config)
+        connect(m, receiver.o, endpoint.i)
+        connect(m, endpoint.o, transmitter.i)
+        connect(m, endpoint.request, command.request)
+        connect(m, command.reply, endpoint.reply)
+        connect(m, command.host, flipped(self.host))
+        m.d.comb += [receiver.rx.eq(self.rx), endpoint.damaged.eq(receiver.error), command.busy.eq(self.busy), command.idle.eq(self.idle)]
+        m.d.comb += [self.tx.eq(transmitter.tx), self.open.eq(endpoint.open), self.error.eq(endpoint.error)]
         return m
 
 

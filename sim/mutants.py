@@ -95,6 +95,7 @@ MUTANTS = (
            _core("sample", "static")),
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
+    Mutant("written before it is known where", "hw/host/command.py", "host.write.eq(request.valid & settled & known)", "host.write.eq(request.valid & settled)", _COMMAND),
     Mutant("word not kept", "hw/host/command.py", "Mux(keep, kept, host.data_r)", "host.data_r", _COMMAND),
     Mutant("image unchecked", "hw/host/boot.py", "with m.If(self.check & self.good):", "with m.If(self.check):", _DAMAGED),
     Mutant("image of anybody", "hw/host/boot.py", "with m.If(self.flash.cipo != bit):", "with m.If(self.flash.cipo & ~self.flash.cipo):", _DAMAGED),

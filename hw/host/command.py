@@ -17,7 +17,7 @@ class Command(wiring.Component):
 
     Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words come back
     on `reply`. The address counts up in its lower 16 bits; a `count` has BURST_BITS, and 0 stands for MAX_BURST + 1. Header ``OP_SEEK``, address: only that. Header
-    ``OP_NEXT``, one word: it goes to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
+    ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
     Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`config.weight_registers`) a word written takes
               3 cycles, in which a run that it starts shows in `busy`, and a read answers 3 cycles later
@@ -44,7 +44,7 @@ class Command(wiring.Component):
         m = Module()
         request, reply, host = self._request(m), self.reply, self.host
         # As many bits of an address as this core has: the others are 0, which makes every memory's comparison of them smaller.
-        left, op, row = Signal(BURST_BITS), Signal(range(OP_SEEK + 1)), Signal(self.row_bits)
+        left, row = Signal(BURST_BITS), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         there, answered = under_way[-1], Signal()  # nothing is: only then may the core begin, since a reply that waits stops the memories
@@ -63,7 +63,9 @@ class Command(wiring.Component):
             host.data_w.eq(request.payload),
         ]
         moving = host.enable if not self.far else ~keep
-        writing, wrote, settled = Signal(), Signal(), ~self.busy
+        known, writing, wrote, settled = Signal(), Signal(), Signal(), ~self.busy  # `known`: the memories know which of them is meant
+        addressed = {OP_WRITE: "WRITE", OP_READ: "READ", OP_SEEK: "HEADER"}
+        m.d.sync += known.eq(1)
         if self.far:  # a word is written from a register, and `busy` tells a cycle later what it began
             settled &= ~writing & ~wrote
             m.d.sync += [writing.eq(0), wrote.eq(writing)]
@@ -72,31 +74,25 @@ class Command(wiring.Component):
         with m.FSM():
             with m.State("HEADER"):
                 m.d.comb += request.ready.eq(settled & answered)
-                m.d.sync += [left.eq(request.payload[8:]), op.eq(request.payload)]
+                m.d.sync += left.eq(request.payload[8:])
                 with m.If(request.valid & request.ready), m.Switch(request.payload[:8]):
-                    with m.Case(OP_WRITE, OP_READ, OP_SEEK):
-                        m.next = "ADDRESS"
+                    for op, state in addressed.items():
+                        with m.Case(op):
+                            m.next = f"{state}-ADDRESS"
                     with m.Case(OP_NEXT):
-                        m.d.sync += left.eq(1)
                         m.next = "WRITE"
-            with m.State("ADDRESS"):
-                m.d.comb += request.ready.eq(1)
-                m.d.sync += [row.eq(request.payload[:16]), lane.eq(request.payload[16:24]), region.eq(request.payload[24:])]
-                with m.If(request.valid):
-                    m.next = "SETTLE"  # while the memories find out which of them is meant
-            with m.State("SETTLE"), m.Switch(op):
-                with m.Case(OP_WRITE):
-                    m.next = "WRITE"
-                with m.Case(OP_READ):
-                    m.next = "READ"
-                with m.Default():
-                    m.next = "HEADER"
+            for state in addressed.values():
+                with m.State(f"{state}-ADDRESS"):
+                    m.d.comb += request.ready.eq(1)
+                    m.d.sync += [row.eq(request.payload[:16]), lane.eq(request.payload[16:24]), region.eq(request.payload[24:]), known.eq(0)]
+                    with m.If(request.valid):
+                        m.next = state
             with m.State("WRITE"):
                 if self.far:
-                    m.d.sync += writing.eq(request.valid & settled)
+                    m.d.sync += writing.eq(request.valid & settled & known)
                     m.d.comb += [request.ready.eq(writing), host.write.eq(writing)]
                 else:
-                    m.d.comb += [request.ready.eq(settled), host.write.eq(request.valid & settled)]
+                    m.d.comb += [request.ready.eq(settled & known), host.write.eq(request.valid & settled & known)]
                 with m.If(host.write):
                     m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
                     with m.If(left == 1):

@@ -155,7 +155,7 @@ class Executor(wiring.Component):
                                 m.next = "DRAIN"
             with m.State("HEAD"):
                 operation = Mux(part == Part.DATA, C(OP_NEXT, 8), Mux(op == Op.READ, C(OP_READ, 8), C(OP_SEEK, 8)))
-                m.d.comb += [request.payload[:24].eq(Cat(operation, count)), request.valid.eq(op != Op.INFO)]
+                m.d.comb += [request.payload[:24].eq(Cat(operation, Mux(part == Part.DATA, 1, count))), request.valid.eq(op != Op.INFO)]
                 with m.If(request.ready | (op == Op.INFO)):
                     m.next = "BODY"
             with m.State("BODY"):

@@ -44,7 +44,6 @@ class UARTReceiver(wiring.Component):
         line = Signal(init=1)
         m.submodules.sync = FFSynchronizer(self.rx, line, init=1)
         timer = Signal(range(self.cycles_per_bit))
-        left = Signal(range(9))
         shift = Signal(8)
         m.d.sync += self.error.eq(0)
         with m.If(self.o.ready):
@@ -54,7 +53,7 @@ class UARTReceiver(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [timer.eq(self.cycles_per_bit // 2 - 1), left.eq(8)]
+                m.d.sync += [timer.eq(self.cycles_per_bit // 2 - 1), shift.eq(1 << 7)]  # a mark ahead of the first bit: the last one pushes it out
                 with m.If(~line):
                     m.next = "START"
             with m.State("START"), m.If(timer == 0):
@@ -63,8 +62,8 @@ class UARTReceiver(wiring.Component):
                 with m.If(line):  # a glitch
                     m.next = "IDLE"
             with m.State("DATA"), m.If(timer == 0):
-                m.d.sync += [timer.eq(self.cycles_per_bit - 1), shift.eq(Cat(shift[1:], line)), left.eq(left - 1)]
-                with m.If(left == 1):
+                m.d.sync += [timer.eq(self.cycles_per_bit - 1), shift.eq(Cat(shift[1:], line))]
+                with m.If(shift[0]):
                     m.next = "STOP"
             with m.State("STOP"), m.If(timer == 0):
                 with m.If(line):
@@ -96,13 +95,12 @@ class UARTTransmitter(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         timer = Signal(range(self.cycles_per_bit))
-        left = Signal(range(11))
-        shift = Signal(10, init=-1)
-        m.d.comb += [self.tx.eq(shift[0]), self.i.ready.eq((left == 0) | (left == 1) & (timer == 0))]
+        shift = Signal(10, init=1)  # zeros come after the stop bit, which stays: the line is idle
+        m.d.comb += [self.tx.eq(shift[0]), self.i.ready.eq((shift[1:] == 0) & (timer == 0))]
         with m.If(timer != 0):
             m.d.sync += timer.eq(timer - 1)
-        with m.Elif(left != 0):
-            m.d.sync += [shift.eq(Cat(shift[1:], 1)), left.eq(left - 1), timer.eq(self.cycles_per_bit - 1)]
+        with m.Elif(shift[1:] != 0):
+            m.d.sync += [shift.eq(shift >> 1), timer.eq(self.cycles_per_bit - 1)]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [shift.eq(Cat(0, self.i.payload, 1)), left.eq(10), timer.eq(self.cycles_per_bit - 1)]
+            m.d.sync += [shift.eq(Cat(0, self.i.payload, 1)), timer.eq(self.cycles_per_bit - 1)]
         return m

@@ -9,14 +9,15 @@ from hw.memory_map import OP_READ, OP_WRITE, REGISTERS
 
 CONFIG = Config(sizes=(6, 4, 3), lanes=2, steps=3)
 WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
+ELSEWHERE = 1 << 24  # a memory that is not the registers
 
 
 @pytest.mark.parametrize("weight_latency", [1, 3])
 @pytest.mark.parametrize("wait", [0, 1, 2, 3, 20])
 def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
-    """A host that stops reading stops the memories; a write that follows must not start the core meanwhile."""
+    """A host that stops reading stops the memories; a write that follows must not start the core meanwhile, nor come before they know who is meant."""
     command = Command(CONFIG.replace(weight_latency=weight_latency))
-    send = [OP_READ | len(WORDS) << 8, 0, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
+    send = [OP_READ | len(WORDS) << 8, ELSEWHERE, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
     got, written = [], []
 
     async def memory(ctx):
@@ -36,12 +37,14 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
 
     async def reader(ctx):
         ctx.set(command.idle, 1)
+        meant = None  # as the memories see it, a cycle late
         for cycle in range(200):
             ready = cycle % (wait + 1) == wait
             ctx.set(command.reply.ready, ready)
-            *_, valid, payload, write = await ctx.tick().sample(command.reply.valid, command.reply.payload, command.host.write)
+            *_, valid, payload, write, region = await ctx.tick().sample(command.reply.valid, command.reply.payload, command.host.write, command.host.region)
             if write:
-                written.append(len(got))
+                written.append((len(got), meant))
+            meant = region
             if valid and ready:
                 got.append(payload)
 
@@ -51,4 +54,4 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
     simulator.add_testbench(host, background=True)
     simulator.add_testbench(reader)
     simulator.run()
-    assert got == WORDS and written == [len(WORDS)], f"{len(got)} words, written after {written} of them"
+    assert got == WORDS and written == [(len(WORDS), REGISTERS["run"].address >> 24)], f"{len(got)} words, written after and to {written}"
