@@ -22,8 +22,8 @@ def _field(value: int, low: int, bits: int = 32) -> int:
 class Bench:
     """The registers and memories of sim/bench.v."""
 
-    def __init__(self, dut, word_bytes: int, slots: int, rows: int, probes: list[str]):
-        self.dut, self.word_bytes, self.row_bytes = dut, word_bytes, word_bytes * slots
+    def __init__(self, dut, word_bytes: int, slots: int, rows: int, probes: list[str], stepped: bool):
+        self.stepped, self.dut, self.word_bytes, self.row_bytes = stepped, dut, word_bytes, word_bytes * slots
         self.probes = {name: getattr(dut, f"probe_{name}") for name in probes}
         self.words = slots * rows
         self.status = 0
@@ -38,10 +38,21 @@ class Bench:
         """Set registers, let the clock run until the bench stops it, and return the status word."""
         pending = _field(self.status, 98, 1)
         self.set(run=1, offered=pending, sent=0, got=0, cycles=0, quiet=0, extra=0, unsteady=0, **values)
-        await Timer(1, "step")
+        if self.stepped:
+            await self.step(values["limit"])
+        else:
+            await Timer(1, "step")
         self.set(run=0)
         self.status = int(str(self.dut.status.value), 2)
         return self.status
+
+    async def step(self, limit: int) -> None:
+        """The same with a callback in every clock cycle: a signal written, one read. No testbench that drives streams from Python has less."""
+        for cycle in range(1, limit + 1):
+            self.set(limit=cycle)
+            await Timer(1, "step")
+            if int(self.dut.cycles.value) < cycle:
+                return
 
     async def restart(self) -> None:
         """Reset the registers of the design."""

@@ -20,7 +20,11 @@ from sim.simulator import Hang, SimulationError, Simulator
 from sw import checks
 from sw.layout import bursts, layout
 
-ENGINES = {"cocotb": "cocotb and VPI, what the checks run on", "fast": "C++ in this process, for long runs"}
+ENGINES = {
+    "cocotb": "cocotb and VPI, a callback for each run of words, what the checks run on",
+    "stepped": "the same with a callback in every clock cycle, as testbenches have, to compare with",
+    "fast": "C++ in this process, for long runs",
+}
 RATES = ("rate_w", "rate_theta", "rate_alpha")
 CYCLES = tuple(f"cycles_{phase}" for phase in PHASES)
 COUNTERS = (*CYCLES, "sops", "sops_skipped")
@@ -111,7 +115,7 @@ class SimDevice:
             self._simulator = FastSimulator(build_library(core, i="request", o="reply", opt=opt))
         else:
             program = build(core, i="request", o="reply", opt=opt, waves=waves is not None)
-            self._simulator = Simulator(program, log=log, waves=waves)
+            self._simulator = Simulator(program, log=log, waves=waves, stepped=engine == "stepped")
 
     def __enter__(self) -> SimDevice:
         try:

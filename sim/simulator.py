@@ -54,10 +54,11 @@ class Simulator:
     """A running simulation of `program`; a context manager.
 
     `log`: file for the simulator's own messages; without it they are shown only if the simulator fails.
-    `waves`: file for the waves of a program built with them (VCD).
+    `waves`: file for the waves of a program built with them (VCD). `stepped`: cocotb is called in every clock cycle, as by an ordinary
+    testbench, not once a play; to compare with.
     """
 
-    def __init__(self, program: Program, *, log: Path | None = None, waves: Path | None = None):
+    def __init__(self, program: Program, *, log: Path | None = None, waves: Path | None = None, stepped: bool = False):
         if waves is not None and not program.waves:
             raise ValueError("waves: the program was built without; legal is a program from build(..., waves=True)")
         self.program = program
@@ -76,7 +77,7 @@ class Simulator:
             "COCOTB_RESULTS_FILE": os.path.join(self._scratch.name, "results.xml"),
             "SIM_SOCKET": str(theirs.fileno()),
             "SIM_BENCH": json.dumps(
-                {"word_bytes": program.word_bytes, "slots": program.slots, "rows": program.rows, "probes": list(program.probes)}
+                {"word_bytes": program.word_bytes, "slots": program.slots, "rows": program.rows, "probes": list(program.probes), "stepped": stepped}
             ),
         }
         with theirs:
