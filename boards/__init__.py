@@ -37,9 +37,10 @@ BOARDS: dict[str, Board] = {
               loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
               # No multipliers: numbers of 12 bits, whose products take half the cells.
               config=Config(sizes=(64, 32, 10), lanes=2, cadence="step", w=Q(3, 9), u=Q(4, 8), grad=Q(4, 10), alpha_frac=8, theta_min=16)),
+        # A word in a memory of the ECP5 has 18 bits: room for a parity bit, but beside weights of 9 or 18.
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6, lights=_LIGHTS, buffer=4096, reply=256,
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
-              config=Config(sizes=(64, 32, 10), lanes=8)),
+              config=Config(sizes=(64, 32, 10), lanes=8, parity=True)),
         Board(name="ulx3s-85f", platform=ULX3S_85F_Platform, chip=ECP5_85, clock=60e6, lights=_LIGHTS, buffer=4096, reply=256,
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               # A memory has 9 or 18 bits: weights of 9 take half the memories, and learn as well as of 16 if they are rounded by chance.
@@ -49,7 +50,7 @@ BOARDS: dict[str, Board] = {
         # No USB serial chip: the host port is on the header, pins 0 (from the host) and 1 (to the host).
         Board(name="orangecrab-25f", platform=OrangeCrabR0_2_25FPlatform, chip=ECP5_25, clock=60e6, buffer=4096, reply=256,
               loader=("-b", "orangeCrab"), lights={"alive": ("green", 0), "busy": ("blue", 0), "error": ("red", 0)},
-              config=Config(sizes=(64, 32, 10), lanes=8),
+              config=Config(sizes=(64, 32, 10), lanes=8, parity=True),
               resources=(UARTResource(0, rx="0", tx="1", conn=("io", 0), attrs=_LVCMOS33),
                          *(Resource(colour, 0, PinsN(pin, dir="o"), _LVCMOS33) for colour, pin in _RGB.items()))),
     )

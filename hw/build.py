@@ -82,7 +82,7 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     """Block RAMs by memory: those of the memory map, the lists of units and of groups, rows on their way, the link."""
     family, c = board.chip.family, config
     elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
-    memories = {name: (r.lanes, r.depth, r.bits) for name, r in regions(c).items() if name not in elsewhere}
+    memories = {name: (r.lanes, r.depth, r.bits + r.parity) for name, r in regions(c).items() if name not in elsewhere}
     if c.cadence == "step":
         memories["theta_copy"] = memories["theta"]
     for name in ("surrogate", "error_table"):  # one in every neuron lane

@@ -99,6 +99,8 @@ class Config:
     weight_latency: int = 1
     """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart, and on
     every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces."""
+    parity: bool = False
+    """A parity bit beside every word in block RAM (the ECP5's has 18 bits a word): a word in which a bit flipped is noticed when it is read."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -121,8 +123,9 @@ class Config:
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
             if getattr(self, field) not in legal:
                 raise bad(field, " or ".join(legal))
-        if not isinstance(self.stochastic, bool):
-            raise bad("stochastic", "True or False")
+        for field in ("stochastic", "parity"):
+            if not isinstance(getattr(self, field), bool):
+                raise bad(field, "True or False")
         for field in ("w", "u", "trace", "delta", "grad"):
             q = getattr(self, field)
             if not (isinstance(q, Q) and q.i >= 1 and q.f >= 0 and 4 <= q.bits <= 18):
@@ -152,6 +155,8 @@ class Config:
         if self.weight_memory == "spram":
             if self.w.bits not in (8, 16):
                 raise bad("w", "a format of 8 or 16 bits where weight_memory is spram")
+            if self.parity:
+                raise bad("parity", "False where weight_memory is spram, which has no spare bit")
             if self.lanes * self.w.bits != 64:
                 raise bad("lanes", f"{64 // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
             if self.rows > 1 << 14:
@@ -363,8 +368,11 @@ class Config:
 
     @property
     def digest(self) -> int:
-        """32 bits that name this configuration; the core shows them in register `config`."""
-        return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
+        """32 bits that name this configuration; the core shows them in register `config`. A core without parity has the name it had before there was any."""
+        values = asdict(self)
+        if not self.parity:
+            del values["parity"]
+        return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "little")
 
     @property
     def title(self) -> str:

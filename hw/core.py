@@ -10,7 +10,7 @@ from hw.config import PIXEL_FRAC, Config
 from hw.error.groups import Groups
 from hw.host.command import Command
 from hw.host.registers import Registers
-from hw.memory import FAR_MOVES, HOST_BITS, fan_out
+from hw.memory import FAR_MOVES, HOST_BITS, fan_out, found_in
 from hw.memory_map import PHASES
 from hw.pipeline import delay
 from hw.schedule import Schedule
@@ -63,6 +63,8 @@ class Core(wiring.Component):
         self._deltas(m, schedule, neurons, groups, lanes, sweeper)
         self._units(m, schedule, sweeper, neurons, frame)
         self._count(m, registers, schedule, sweeper, lanes)
+        if c.parity:
+            m.d.comb += registers.damaged.eq(found_in([lanes, neurons] + ([frame] if frame else [])))
         return m
 
     def _control(self, m: Module, registers, schedule, sweeper, lanes, neurons) -> None:

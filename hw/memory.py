@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import LANE_BITS, ROW_BITS, ceil_log2
-from hw.memory_map import Region
+from hw.config import LANE_BITS, ROW_BITS, Config, ceil_log2
+from hw.memory_map import DAMAGED_BITS, Region
 
 HOST_BITS = 32
 FAR_MOVES = 3
@@ -77,6 +79,19 @@ def relay(m: Module, host):
     return far
 
 
+def damaged(config: Config) -> dict[str, wiring.Member]:
+    """The member by which a block with memories tells which of them have a wrong word; none without parity."""
+    return {"damaged": Out(DAMAGED_BITS)} if config.parity else {}
+
+
+def found_in(members: Iterable) -> Value:
+    """A bit for each memory, by its number, of which a member (a bank, or a block with banks) found a wrong word."""
+    found: Value = Const(0, DAMAGED_BITS)
+    for member in members:
+        found = found | (member.damaged << member.region.number if hasattr(member, "region") else member.damaged)
+    return found[:DAMAGED_BITS]
+
+
 class Select:
     """Whether the host means one memory: `meant`, from a cycle after the address on, and as long as it answers."""
 
@@ -96,6 +111,7 @@ class Bank(wiring.Component):
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
     Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
     (`core_writes`). `registers` before the memory delay both sides' accesses.
+    With `region.parity` a word has one bit more, so that it has an even number of ones; `damaged` is high in the cycle after one that has not was read.
 
     Timing:   latency 1 cycle and one for each of the `registers`, holds while `read_enable` is low
     """
@@ -115,34 +131,43 @@ class Bank(wiring.Component):
                 "write_address": In(self.address_bits),
                 "write_data": In(region.bits),
             }
+            | ({"damaged": Out(1)} if region.parity else {})
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.region.bits, depth=max(2, self.region.depth), init=[])
+        bits, parity = self.region.bits, self.region.parity
+        m.submodules.memory = memory = Memory(shape=bits + parity, depth=max(2, self.region.depth), init=[])
         reader, writer = memory.read_port(), memory.write_port()
         host, select = self.host, Select(m, self.host, self.region, self.lane)
-        row, word = host.row[: self.address_bits], host.data_w[: self.region.bits]
+        row, word = host.row[: self.address_bits], host.data_w[:bits]
+        data = reader.data[:bits] if parity else reader.data
         read, enable = self.read_address, host.enable & self.read_enable
         if self.host_reads:
             read, enable = Mux(host.hosting, row, read), host.enable & (host.hosting | self.read_enable)
-            m.d.comb += host.data_r.eq(select.answer(reader.data))
+            m.d.comb += host.data_r.eq(select.answer(data))
         write = {"addr": self.write_address, "data": self.write_data, "en": self.write}
         if self.host_writes:
             hosts = {"addr": row, "data": word, "en": host.write & select.meant}  # the host writes only while it is hosting
             write = {name: Mux(host.hosting, value, write[name]) if self.core_writes else value for name, value in hosts.items()}
+        if parity:
+            write["data"] = Cat(write["data"][:bits], write["data"][:bits].xor())
         m.d.comb += [
             reader.addr.eq(later(m, host, read, self.registers)),
             reader.en.eq(enable),
-            self.read_data.eq(reader.data),
+            self.read_data.eq(data),
             *(getattr(writer, name).eq(later(m, host, value, self.registers)) for name, value in write.items()),
         ]
-        if platform is None:
+        if platform is None or parity:
             collided = Signal()
             with m.If(reader.en):
                 m.d.sync += collided.eq(writer.en & (writer.addr == reader.addr))
+        if parity:
+            fresh = Signal()
+            m.d.sync += [fresh.eq(reader.en), self.damaged.eq(fresh & ~collided & reader.data.xor())]
+        if platform is None:
             with m.If(collided):
-                m.d.comb += self.read_data.eq(~reader.data)
+                m.d.comb += self.read_data.eq(~data)
         return m
 
 
@@ -167,6 +192,7 @@ class LaneBanks(wiring.Component):
                 "write_address": In(address_bits),
                 "write_data": In(region.bits).array(region.lanes),
             }
+            | ({"damaged": Out(1)} if region.parity else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -182,6 +208,8 @@ class LaneBanks(wiring.Component):
                 bank.write_data.eq(self.write_data[lane]),
             ]
         fan_out(m, self.host, banks, self.registers)
+        if self.region.parity:
+            m.d.comb += self.damaged.eq(Cat(bank.damaged for bank in banks).any())
         return m
 
 

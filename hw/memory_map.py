@@ -17,6 +17,7 @@ IDENTITY = 0x4F53_0001  # "OS", version 1 of this map
 OP_WRITE, OP_READ, OP_NEXT, OP_SEEK = 1, 2, 3, 4
 BURST_BITS = 10
 MAX_BURST = (1 << BURST_BITS) - 1  # words of one access
+DAMAGED_BITS = 20  # more than there are memories
 COUNTER_BITS = 24  # counters count modulo 2**COUNTER_BITS: a host looks often enough
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
 PHASE_DOCS = {
@@ -57,8 +58,14 @@ _REGISTERS = (
     *((f"cycles_{phase}", COUNTER_BITS, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
     ("sops", COUNTER_BITS, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
     ("sops_dense", COUNTER_BITS, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
+    ("damaged", DAMAGED_BITS, "rc", "bit n: a word with a wrong parity bit was read from memory n; 0 in a core without parity"),
 )
 REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}
+
+
+def registers(config: Config) -> dict[str, Register]:
+    """Those of REGISTERS that a core built for `config` has."""
+    return {name: register for name, register in REGISTERS.items() if config.parity or name != "damaged"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Region:
     bits: int
     signed: bool
     doc: str
+    parity: bool = False
+    """Every word has a parity bit, which the host does not see."""
 
     @property
     def width(self) -> int:
@@ -113,7 +122,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("event", m, c.neuron_words(c.sizes[0]), 1, False, not c.static, "1: input (row * lanes + lane) spikes in the next step; the step clears it"),
     ]  # fmt: skip
     return {
-        name: Region(number, name, lanes, depth, bits, signed, doc)
+        name: Region(number, name, lanes, depth, bits, signed, doc, c.parity and name not in ("alpha", "alpha_grad"))
         for number, (name, lanes, depth, bits, signed, there, doc) in enumerate(table, 1)
         if there
     }

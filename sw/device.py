@@ -29,6 +29,14 @@ LINK = Link(clock=24_000_000, baud=3_000_000)
 """Of a device in this process, if no other is asked for."""
 
 
+class DamagedError(DeviceError):
+    """Bits flipped in the device's memories; `memories` names them. What was learned since the last checkpoint is not to be trusted."""
+
+    def __init__(self, port: str, memories: Sequence[str]):
+        super().__init__(f"{port}: a bit flipped in memory {', '.join(memories)} (parity); load a network, or restore a checkpoint, before going on")
+        self.memories = tuple(memories)
+
+
 class Info(NamedTuple):
     """What a device is: its port, the configuration of its core, and its link."""
 
@@ -51,7 +59,8 @@ class Device:
     """A device behind a transport. Made by `open`; a context manager.
 
     Bad arguments are a ValueError before anything is sent. A device that does not answer, or was reset, is a
-    sw.transport.base.DeviceError that says what to do next. `rates` are the learning rates in use.
+    sw.transport.base.DeviceError that says what to do next. `rates` are the learning rates in use. A core with parity is asked now and then
+    whether it met a word in which a bit flipped, and before a checkpoint is written: that is a DamagedError.
     """
 
     def __init__(self, transport: Transport, *, timeout: float = 1.0):
@@ -168,6 +177,7 @@ class Device:
             raise ValueError(f"labels: {len(targets)} are not legal; legal are as many as samples, {len(checked)}")
         out = [np.zeros(0, np.int64)]
         self._set("learn", mask)
+        self._watch()
         with tqdm(total=len(checked), desc="learn" if mask else "infer", unit=" samples", disable=quiet) as bar:
             for at in range(0, len(checked), CHUNK):
                 batch = Batch(self._info.link)
@@ -178,6 +188,7 @@ class Device:
                     ask(batch)
                 out.append(self._collect(batch))
                 self._count()
+                self._check_memories()
                 bar.update(min(CHUNK, len(checked) - at))
         return np.concatenate(out)
 
@@ -208,6 +219,7 @@ class Device:
         else:
             checkpoint.check_fits(self.config, network.config)
             self.write_state(network.read())
+        self._write_unused()
 
     def write_state(self, state: Mapping[str, ArrayLike]) -> None:
         """Sets any of the state's arrays, by the names of `hw.memory_map.state_fields`; nothing changes if one is not legal.
@@ -224,7 +236,10 @@ class Device:
 
     def read_state(self) -> dict[str, np.ndarray]:
         """The whole state, int64 arrays by name."""
-        return self._layout.decode(self._read_words(self._layout.addresses))
+        self._watch()
+        words = self._read_words(self._layout.addresses)
+        self._check_memories()
+        return self._layout.decode(words)
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint: state, learning rates, counters, configuration (sw/checkpoint.py)."""
@@ -235,6 +250,7 @@ class Device:
         kept = checkpoint.read(path)
         checkpoint.check_fits(self.config, kept.config)
         self.write_state(kept.state)
+        self._write_unused()
         self.set_rates(**kept.rates)
         self._last = self._raw_counters()
         self._counters = {name: kept.counters[name] for name in COUNTERS[:-1]}
@@ -278,6 +294,27 @@ class Device:
         for name in _COUNTED:
             self._counters[name] += (now[name] - self._last[name]) % (1 << COUNTER_BITS)
         self._last = now
+
+    # -- parity -------------------------------------------------------------------------------
+    def _watch(self) -> None:
+        """From here on a word with a wrong parity bit counts that is read."""
+        if self.config.parity:
+            self._set("damaged", 0)
+
+    def _check_memories(self) -> None:
+        found = int(self._read_registers(["damaged"])[0]) if self.config.parity else 0
+        if found:
+            raise DamagedError(self._transport.name, [region.name for region in self._regions.values() if found >> region.number & 1])
+
+    def _write_unused(self) -> None:
+        """Words that no neuron uses, but that are read beside those which one does: a bit may have flipped in them, too."""
+        batch = Batch(self._info.link)
+        for region in self._regions.values():
+            if region.parity and region.name not in ("frame", "event"):
+                words = np.concatenate([region.address(0, lane) + np.arange(region.depth) for lane in range(region.lanes)])
+                for address, count in bursts(np.setdiff1d(words, self._layout.addresses)):
+                    batch.write(address, np.zeros(count, np.int64), region.width)
+        self._collect(batch)
 
     def _raw_counters(self) -> dict[str, int]:
         return dict(zip(_COUNTED, map(int, self._read_registers(_COUNTED)), strict=True))

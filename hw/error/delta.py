@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
 from hw.fixed import floor_shift, rounding, saturate
-from hw.memory import Bank, HostBus, fan_out
+from hw.memory import Bank, HostBus, damaged, fan_out, found_in
 from hw.memory_map import regions
 from hw.pipeline import Pipe, drive
 from hw.spike.membrane import mul_port
@@ -32,6 +32,7 @@ class Delta(wiring.Component):
                 "mul": Out(mul_port(config)).array(1),
                 "host": In(HostBus()),
             }
+            | damaged(config)
         )
 
     def elaborate(self, platform) -> Module:
@@ -41,6 +42,8 @@ class Delta(wiring.Component):
         m.submodules.table = table = Bank(region["error_table"], host_reads=self.host_reads, core_writes=False)
         m.submodules.surrogate = surrogate = Bank(region["surrogate"], host_reads=self.host_reads, core_writes=False)
         fan_out(m, self.host, [table, surrogate])
+        if c.parity:
+            m.d.comb += self.damaged.eq(found_in([table, surrogate]))
         pipe = Pipe(m, self.i, self.o, latency=5)
 
         # cycle 1: the table's row is read while U - theta is taken

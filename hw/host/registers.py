@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.memory import HostBus
-from hw.memory_map import IDENTITY, PHASES, REGISTERS
+from hw.memory_map import DAMAGED_BITS, IDENTITY, PHASES, REGISTERS, registers
 from hw.streams import bits_for
 
 _INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
@@ -17,13 +17,13 @@ _INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
 class Registers(wiring.Component):
     """Settings leave on members of their name (`label`, `learn`, `rate_w`, ...); `rng`, `frame_length` and `class` come from where they live.
 
-    While `busy`, the counter of `phase` counts cycles; `dense` synapses are expected at the start of a sweep, `counted` of them are done.
+    What comes on `damaged` (a core with parity) stays until it is cleared. While `busy`, the counter of `phase` counts cycles; `dense` synapses are expected at the start of a sweep, `counted` of them are done.
 
     Timing:   a read answers one move after its row
     """
 
     def __init__(self, config: Config):
-        self.config = config
+        self.config, self.registers = config, registers(config)
         settings = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha")
         super().__init__(
             {
@@ -40,6 +40,7 @@ class Registers(wiring.Component):
                 "dense": In(32),
                 "host": In(HostBus()),
             }
+            | ({"damaged": In(DAMAGED_BITS)} if config.parity else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -47,7 +48,7 @@ class Registers(wiring.Component):
         host, meant, then = self.host, Signal(), Signal()
         m.d.comb += meant.eq(then & host.write)
         values = {}
-        for name, register in REGISTERS.items():
+        for name, register in self.registers.items():
             if register.access == "rw" and name not in _INPUTS:
                 bits = bits_for(self.config.classes) if name == "label" else register.bits
                 values[name] = Signal(bits, name=f"{name}_r")
@@ -72,16 +73,18 @@ class Registers(wiring.Component):
                         m.d.sync += counter.eq(counter + 1)
             m.d.sync += values["sops"].eq(values["sops"] + self.counted)
             m.d.sync += values["sops_dense"].eq(values["sops_dense"] + self.dense)
-        for name, register in REGISTERS.items():
+        if self.config.parity:
+            m.d.sync += values["damaged"].eq(values["damaged"] | self.damaged)
+        for name, register in self.registers.items():
             if register.access == "rc":
                 with m.If(meant & (host.row == register.row)):
                     m.d.sync += values[name].eq(0)
 
         values |= {"identity": Const(IDENTITY, 32), "config": Const(self.config.digest, 32), "run": Const(0, 1)}
         values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}
-        row = Signal(bits_for(len(REGISTERS)))
+        row = Signal(bits_for(len(self.registers)))
         with m.If(host.enable):
             m.d.sync += row.eq(host.row)
         m.d.sync += then.eq(host.region == 0)
-        m.d.comb += host.data_r.eq(Mux(then, Array(values[name] for name in REGISTERS)[row], 0))
+        m.d.comb += host.data_r.eq(Mux(then, Array(values[name] for name in self.registers)[row], 0))
         return m

@@ -9,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config
-from hw.memory import Bank, HostBus, Select, follow
+from hw.memory import Bank, HostBus, Select, damaged, follow, found_in
 from hw.memory_map import regions
 from hw.streams import bits_for
 
@@ -111,6 +111,7 @@ class Frame(wiring.Component):
                 "value": Out(PIXEL_FRAC),
                 "length": Out(self.index_bits + 1),
             }
+            | damaged(config)
         )
 
     def elaborate(self, platform) -> Module:
@@ -131,6 +132,8 @@ class Frame(wiring.Component):
             self.value.eq(bank.read_data[:PIXEL_FRAC]),
             self.index.eq(bank.read_data[PIXEL_FRAC:]),
         ]
+        if self.config.parity:
+            m.d.comb += self.damaged.eq(found_in([bank]))
         length = Signal.like(self.length)
         m.d.comb += self.length.eq(length)
         with m.If(meant):

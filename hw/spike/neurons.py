@@ -14,7 +14,7 @@ from hw.error.gradient import Gradient
 from hw.error.leakage import Leakage
 from hw.error.threshold import Threshold
 from hw.fixed import saturate
-from hw.memory import Bank, HostBus, fan_out, follow, relay
+from hw.memory import Bank, HostBus, damaged, fan_out, follow, found_in, relay
 from hw.memory_map import regions
 from hw.pipeline import Multiplier, delay
 from hw.spike.lists import UnitList
@@ -141,6 +141,7 @@ class Neurons(wiring.Component):
                 "winner": Out(8),
                 "host": In(HostBus()),
             }
+            | damaged(config)
         )
 
     def elaborate(self, platform) -> Module:
@@ -171,6 +172,8 @@ class Neurons(wiring.Component):
         for q, banks in enumerate(self.banks):
             for name, bank in banks.items():
                 m.submodules[f"bank_{name}_{q}"] = bank
+        if c.parity:
+            m.d.comb += self.damaged.eq(found_in([*chain(*(banks.values() for banks in self.banks)), *self.deltas, self.readout]))
 
         # decoded a cycle later, before the first neuron comes
         self.during = {kind: Signal(name=f"during_{n}") for n, kind in enumerate(self.DRAIN)}

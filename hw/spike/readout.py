@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.memory import Bank, HostBus, fan_out
+from hw.memory import Bank, HostBus, damaged, fan_out, found_in
 from hw.memory_map import regions
 from hw.streams import bits_for
 
@@ -37,6 +37,7 @@ class Readout(wiring.Component):
                 "winner": Out(8),
                 "host": In(HostBus()),
             }
+            | damaged(config)
         )
 
     def elaborate(self, platform) -> Module:
@@ -44,6 +45,8 @@ class Readout(wiring.Component):
         c = self.config
         m.submodules.bank = bank = Bank(regions(c)["count"])
         fan_out(m, self.host, [bank])
+        if c.parity:
+            m.d.comb += self.damaged.eq(found_in([bank]))
         index, firing, winner = Signal(bits_for(c.classes)), Signal.like(self.firing), Signal.like(self.winner)
         following, count = Signal.like(index), Signal(8)
         m.d.comb += [

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config, ceil_log2
 from hw.fixed import dither_mask, dither_shift, floor_shift, halves, minus_halves, round_shift, rounding, saturate
-from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, fan_out, relay
+from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, damaged, fan_out, found_in, relay
 from hw.memory_map import regions
 from hw.pipeline import DelayLine, Multiplier, delay
 from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
@@ -75,6 +75,7 @@ class Lanes(wiring.Component):
                 "random_data": In(32),
                 "host": In(HostBus()),
             }
+            | damaged(config)
         )
 
     def elaborate(self, platform) -> Module:
@@ -88,7 +89,10 @@ class Lanes(wiring.Component):
             if member is not None:
                 m.submodules[name] = member
         host = relay(m, self.host) if c.weight_registers else self.host
-        fan_out(m, host, [member for member in members.values() if member is not None], self.answer_moves - c.weight_registers)
+        banks = [member for member in members.values() if member is not None]
+        fan_out(m, host, banks, self.answer_moves - c.weight_registers)
+        if c.parity:
+            m.d.comb += self.damaged.eq(found_in(banks))
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
         self.forward, self.backward, self.gather, self.descend, self.apply = Signal(), Signal(), Signal(), Signal(), Signal()

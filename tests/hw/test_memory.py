@@ -1,0 +1,82 @@
+"""Memories with a parity bit: a bit that flips is noticed, and nothing else is."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from hw.config import Config
+from hw.memory import Bank
+from hw.memory import Memory as AmaranthMemory
+from hw.memory_map import regions
+
+REGION = regions(Config(sizes=(6, 4, 3), lanes=2, parity=True))["theta"]
+
+
+@pytest.fixture
+def memories(monkeypatch):
+    """The memories that are made, so that a test can reach into them."""
+    made = []
+
+    def memory(**arguments):
+        made.append(AmaranthMemory(**arguments))
+        return made[-1]
+
+    monkeypatch.setattr("hw.memory.Memory", memory)
+    return made
+
+
+@pytest.mark.parametrize("registers", [0, 1])
+def test_a_flipped_bit_is_noticed_and_nothing_else(memories, registers):
+    bank, rng = Bank(REGION, registers=registers), np.random.default_rng(1)
+    seen = {"reads": 0, "collisions": 0}
+
+    async def play(ctx):
+        (memory,) = memories
+        await ctx.tick()
+        for _ in range(500):  # core and host, reads held, words read in the cycle in which they are written
+            row, other = int(rng.integers(REGION.depth)), int(rng.integers(REGION.depth))
+            word, hosting, reads = int(rng.integers(1 << REGION.bits)), int(rng.random() < 0.3), int(rng.random() < 0.8)
+            write = int(rng.random() < 0.5)
+            for signal, value in (
+                (bank.host.region, REGION.number), (bank.host.row, row), (bank.host.hosting, hosting), (bank.host.enable, 1), (bank.host.write, hosting & write),
+                (bank.host.data_w, word), (bank.read_address, other), (bank.read_enable, reads), (bank.write, write), (bank.write_address, row), (bank.write_data, word),
+            ):  # fmt: skip
+                ctx.set(signal, value)
+            seen["reads"] += reads
+            seen["collisions"] += reads & write and row == other
+            *_, damaged = await ctx.tick().sample(bank.damaged)
+            assert not damaged
+        for name in ("write", "read_enable"):
+            ctx.set(getattr(bank, name), 0)
+        ctx.set(bank.host.hosting, 0)
+        await ctx.tick().repeat(4)
+        for row in range(REGION.depth):
+            for bit in range(REGION.bits + 1):
+                ctx.set(memory.data[row], ctx.get(memory.data[row]) ^ 1 << bit)
+                ctx.set(bank.read_address, row)
+                ctx.set(bank.read_enable, 1)
+                await ctx.tick().repeat(2 + registers)
+                assert ctx.get(bank.damaged)
+                ctx.set(memory.data[row], ctx.get(memory.data[row]) ^ 1 << bit)
+                await ctx.tick().repeat(2 + registers)
+                assert not ctx.get(bank.damaged)
+
+    simulator = Simulator(bank)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(play)
+    simulator.run()
+    assert seen["collisions"] > 20 and seen["reads"] > 300, seen
+
+
+def test_a_core_without_parity_has_none_of_it():
+    region = regions(Config(sizes=(6, 4, 3), lanes=2))["theta"]
+    assert not region.parity and "damaged" not in Bank(region).signature.members
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"parity": 1}, "parity: 1 is not legal; legal is True or False"),
+    ({"weight_memory": "spram", "lanes": 4}, "parity: True is not legal; legal is False where weight_memory is spram"),
+])  # fmt: skip
+def test_parity_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**{"parity": True, **change})
