@@ -368,7 +368,7 @@ class Config:
 
     @property
     def digest(self) -> int:
-        """32 bits that name this configuration; the core shows them in register `config`. A core without parity has the name it had before there was any."""
+        """32 bits that name this configuration; the core shows them in register `config`. Parity is left out of them where there is none."""
         values = asdict(self)
         if not self.parity:
             del values["parity"]

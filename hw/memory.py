@@ -111,7 +111,8 @@ class Bank(wiring.Component):
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
     Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
     (`core_writes`). `registers` before the memory delay both sides' accesses.
-    With `region.parity` a word has one bit more, so that it has an even number of ones; `damaged` is high in the cycle after one that has not was read.
+    With `region.parity` a word has one bit more, which makes the number of its ones even; `damaged` is high in the cycle after that in which a word
+    with an odd number of ones came out.
 
     Timing:   latency 1 cycle and one for each of the `registers`, holds while `read_enable` is low
     """

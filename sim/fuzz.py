@@ -167,6 +167,13 @@ class Fuzz:
     def close(self) -> None:
         self.gateware.close()
 
+    def restart(self) -> None:
+        """Both anew, as at power-up, and a host that has sent nothing."""
+        config = self.host.config
+        self.gateware.power_up()
+        self.golden, self.host = Golden(config, self.link), Host(config, self.link)
+        self._pending = []
+
     def send(self, kind: str, seed: int) -> None:
         """Sends a frame of this kind. What is sent is answered at the latest before the device's buffer would be full."""
         wire: bytes = getattr(self.host, kind)(random.Random(seed))

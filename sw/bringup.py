@@ -141,10 +141,12 @@ def check_input(device: Device, seed: int) -> str:
     if not c.static:
         region = device.region("event")
         for word in (1, 0):
-            device.write_words(region.address(0), [word] * region.depth)
-            if (device.read_words(region.address(0), region.depth) != word).any():
-                raise Failure(f"events of {word} do not stay")
-        return f"{region.depth} events"
+            for lane in range(region.lanes):
+                device.write_words(region.address(0, lane), [word] * region.depth)
+            for lane in range(region.lanes):
+                if (device.read_words(region.address(0, lane), region.depth) != word).any():
+                    raise Failure(f"events of {word} do not stay in lane {lane}")
+        return f"{region.lanes * region.depth} events"
     region = device.region("frame")
     for pixels in (rng.integers(1, 256, c.sizes[0]), rng.integers(0, 256, c.sizes[0]) * rng.integers(0, 2, c.sizes[0])):
         device.write_words(region.address(0), pixels)

@@ -30,10 +30,10 @@ LINK = Link(clock=24_000_000, baud=3_000_000)
 
 
 class DamagedError(DeviceError):
-    """Bits flipped in the device's memories; `memories` names them. What was learned since the last checkpoint is not to be trusted."""
+    """Bits flipped in the device's memories; `memories` names them. What was learned since the last checkpoint is not to be trusted, and not saved."""
 
     def __init__(self, port: str, memories: Sequence[str]):
-        super().__init__(f"{port}: a bit flipped in memory {', '.join(memories)} (parity); load a network, or restore a checkpoint, before going on")
+        super().__init__(f"{port}: a bit flipped in memory {', '.join(memories)} (parity); load a whole network, or restore a checkpoint, before going on")
         self.memories = tuple(memories)
 
 
@@ -59,8 +59,8 @@ class Device:
     """A device behind a transport. Made by `open`; a context manager.
 
     Bad arguments are a ValueError before anything is sent. A device that does not answer, or was reset, is a
-    sw.transport.base.DeviceError that says what to do next. `rates` are the learning rates in use. A core with parity is asked now and then
-    whether it met a word in which a bit flipped, and before a checkpoint is written: that is a DamagedError.
+    sw.transport.base.DeviceError that says what to do next. `rates` are the learning rates in use. A core with parity is asked after every
+    CHUNK samples, and when its state is read, whether it met a word in which a bit flipped: that is a DamagedError, until a whole network is loaded.
     """
 
     def __init__(self, transport: Transport, *, timeout: float = 1.0):
@@ -177,7 +177,6 @@ class Device:
             raise ValueError(f"labels: {len(targets)} are not legal; legal are as many as samples, {len(checked)}")
         out = [np.zeros(0, np.int64)]
         self._set("learn", mask)
-        self._watch()
         with tqdm(total=len(checked), desc="learn" if mask else "infer", unit=" samples", disable=quiet) as bar:
             for at in range(0, len(checked), CHUNK):
                 batch = Batch(self._info.link)
@@ -214,12 +213,15 @@ class Device:
             kept = checkpoint.read(network)
             checkpoint.check_fits(self.config, kept.config)
             self.write_state(kept.state)
+            self._repair(kept.state)
         elif isinstance(network, Mapping):
             self.write_state(network)
+            self._repair(network)
         else:
             checkpoint.check_fits(self.config, network.config)
-            self.write_state(network.read())
-        self._write_unused()
+            state = network.read()
+            self.write_state(state)
+            self._repair(state)
 
     def write_state(self, state: Mapping[str, ArrayLike]) -> None:
         """Sets any of the state's arrays, by the names of `hw.memory_map.state_fields`; nothing changes if one is not legal.
@@ -236,7 +238,6 @@ class Device:
 
     def read_state(self) -> dict[str, np.ndarray]:
         """The whole state, int64 arrays by name."""
-        self._watch()
         words = self._read_words(self._layout.addresses)
         self._check_memories()
         return self._layout.decode(words)
@@ -250,7 +251,7 @@ class Device:
         kept = checkpoint.read(path)
         checkpoint.check_fits(self.config, kept.config)
         self.write_state(kept.state)
-        self._write_unused()
+        self._repair(kept.state)
         self.set_rates(**kept.rates)
         self._last = self._raw_counters()
         self._counters = {name: kept.counters[name] for name in COUNTERS[:-1]}
@@ -296,24 +297,25 @@ class Device:
         self._last = now
 
     # -- parity -------------------------------------------------------------------------------
-    def _watch(self) -> None:
-        """From here on a word with a wrong parity bit counts that is read."""
-        if self.config.parity:
-            self._set("damaged", 0)
-
     def _check_memories(self) -> None:
+        """DamagedError until a whole network is loaded: a word that is written anew loses its mark, but not what came of it."""
         found = int(self._read_registers(["damaged"])[0]) if self.config.parity else 0
         if found:
             raise DamagedError(self._transport.name, [region.name for region in self._regions.values() if found >> region.number & 1])
 
-    def _write_unused(self) -> None:
-        """Words that no neuron uses, but that are read beside those which one does: a bit may have flipped in them, too."""
+    def _repair(self, state: Mapping[str, ArrayLike]) -> None:
+        """After a whole `state` was written: the other words of the memories, too, and whatever was damaged is forgotten."""
+        if not self.config.parity or self._layout.fields.keys() - state.keys() - {"class"}:
+            return
         batch = Batch(self._info.link)
         for region in self._regions.values():
-            if region.parity and region.name not in ("frame", "event"):
+            if region.name == "frame":  # every entry, of a frame in which no pixel is 0
+                batch.write(region.address(0), b"\1" * region.depth, 1)
+            elif region.parity:
                 words = np.concatenate([region.address(0, lane) + np.arange(region.depth) for lane in range(region.lanes)])
                 for address, count in bursts(np.setdiff1d(words, self._layout.addresses)):
                     batch.write(address, np.zeros(count, np.int64), region.width)
+        batch.write(REGISTERS["damaged"].address, 0, 1)
         self._collect(batch)
 
     def _raw_counters(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from hw.config import Config
@@ -17,7 +17,7 @@ from sw.device import Device
 from sw.golden.state import initial_state
 from sw.transport.frames import parse_reply, request
 from sw.transport.simulated import Simulated
-from tests.sw.test_link import digits, golden, same, start
+from tests.sw.test_link import digits, golden, pull_the_cable, same, start
 
 
 class Kept(Simulated):
@@ -54,11 +54,14 @@ def fuzz():
     fuzz.close()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@seed(1)  # the same frames in every run, and first of all those that ever failed here, which Hypothesis keeps
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from([*KINDS, "opened"]), st.integers(0, 2**32 - 1)), min_size=1, max_size=30))
 def test_frames_of_every_kind(fuzz, frames):
-    for kind, seed in frames:
-        fuzz.send(kind, seed)
+    fuzz.restart()
+    fuzz.send("opened", 0)
+    for kind, number in frames:
+        fuzz.send(kind, number)
     fuzz.flush()
 
 
@@ -157,6 +160,14 @@ def learn(line, path=None):
             device.save(path)
         classes = np.concatenate([classes, device.train(samples[40:], labels[40:])])
         return classes, device.read_state(), device.counters()
+
+
+def test_the_cable_is_pulled_in_the_middle(model):
+    def new():
+        model.power_up()
+        return Kept("sim", model)
+
+    pull_the_cable(new, range(0, 500, 57))
 
 
 def test_a_script_cannot_tell_sim_from_golden(model, tmp_path):

@@ -36,6 +36,32 @@ def _then(leave, look):
     return wrapped
 
 
+def test_what_came_of_a_damaged_word_is_never_saved(monkeypatch, tmp_path):
+    """Of one weight and the last entry of the frame; what learning and a host write over them mends the words, but not the network."""
+    weight, frame = (regions(STATIC)[name] for name in ("weight", "frame"))
+    flips = {(weight.bits + 1, weight.depth): [1], (frame.bits + 1, frame.depth): [0] * (frame.depth - 1) + [1]}
+    monkeypatch.setattr("hw.memory.Memory", lambda *, shape, depth, init: Memory(shape=shape, depth=depth, init=flips.get((shape, depth), init)))
+    line = Simulated("sim", Model(STATIC, LINK))
+    monkeypatch.undo()
+    samples, labels = digits(STATIC, 5)
+    samples[:, 3:] = 0  # the last entry of the frame is never used
+    with Device.open(line) as device:
+        for use in (lambda: device.train(samples, labels), lambda: device.train(samples, labels), lambda: device.save(tmp_path / "kept")):
+            with pytest.raises(DamagedError, match="in memory weight"):
+                use()
+        device.write_state({"weight.1": np.zeros((4, 6), int), "membrane.1": np.zeros(4, int)})
+        with pytest.raises(DamagedError):
+            device.save(tmp_path / "kept")
+        device.load(start(STATIC, 1))
+        with pytest.raises(DamagedError):  # that was not all of a network
+            device.save(tmp_path / "kept")
+        assert not (tmp_path / "kept").exists()
+        device.load(Network(STATIC))
+        device.load(start(STATIC, 1))
+        device.train(samples, labels)
+        device.save(tmp_path / "kept")
+
+
 @pytest.mark.parametrize("config", [STATIC, EVENTS])
 def test_a_bit_flipped_in_each_memory_is_reported_and_can_be_repaired(config, monkeypatch, tmp_path):
     # All memories start with the lowest bit of their first word flipped.
@@ -46,7 +72,7 @@ def test_a_bit_flipped_in_each_memory_is_reported_and_can_be_repaired(config, mo
     network = Network(config)
     network.load(start(config, 1))
     with Device.open(Simulated("sim", model)) as device:
-        with pytest.raises(DamagedError, match="sim: a bit flipped in memory weight, .*load a network, or restore a checkpoint") as used:
+        with pytest.raises(DamagedError, match="sim: a bit flipped in memory weight, .*load a whole network, or restore a checkpoint") as used:
             device.train(samples, labels)
         with pytest.raises(DamagedError) as read:
             device.read_state()

@@ -4,7 +4,10 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -155,7 +158,7 @@ def test_a_bad_line_changes_nothing_but_the_time(config):
         assert line.faults > 20 and device.session.repeats > 10, "the scenario proves little"
 
 
-def test_the_cable_is_pulled_in_the_middle():
+def pull_the_cable(new, cuts):
     """Whatever byte is the last: what was asked for by whole frames is done, and nothing else."""
     samples, labels = digits(CONFIG, 8)
     network, states = Network(CONFIG), []
@@ -166,21 +169,58 @@ def test_the_cable_is_pulled_in_the_middle():
         states.append(network.read())
     weights = [{name: a for name, a in s.items() if name.split(".")[0] in ("weight", "theta", "alpha", "rng")} for s in states]
     seen = set()
-    for cut in range(0, 500, 19):
-        model = Model(CONFIG, LINK)
-        with Device.open(Simulated("golden", model)) as device:
+    for cut in cuts:
+        line = new()
+        with Device.open(line) as device:
             device.load(states[0])
             device.set_rates(rate_w=8, rate_theta=8, rate_alpha=8)
             device._transport = device.session.transport = BadLine(device._transport, 1, 0, cut)
             with pytest.raises(DeviceError, match="pulled"):
                 for x, y in zip(samples, labels, strict=True):
                     device.train([x], [y])
-        with Device.open(Simulated("golden", model)) as device:
+        with Device.open(line) as device:
             after = device.read_state()
         done = [n for n, w in enumerate(weights) if same(w, {name: after[name] for name in w})]
         assert done, f"cut after {cut} bytes: a state that no number of samples leads to"
         seen.add(done[0])
     assert len(seen) >= 4, f"the scenario proves little: {seen}"
+
+
+def test_the_cable_is_pulled_in_the_middle():
+    pull_the_cable(golden, range(0, 500, 19))
+
+
+def test_the_host_is_killed_while_it_trains(tmp_path):
+    """A process that trains is killed; another one goes on from its last checkpoint, as if nothing had been."""
+    samples, labels = digits(CONFIG, 12)
+    with Device.open(golden()) as device:
+        device.load(start(CONFIG, 1))
+        device.train(samples[:6], labels[:6])
+        device.save(tmp_path / "kept")
+        device.train(samples[6:], labels[6:])
+        want = device.read_state()
+    script = """
+import sys
+from sw.device import Device
+from tests.sw.test_link import CONFIG, digits
+device = Device.open(sys.argv[1])
+print("on", flush=True)
+while True:
+    device.train(*digits(CONFIG, 500))
+"""
+    with PseudoTerminal(golden()) as port:
+        with Device.open(port) as device:
+            device.load(start(CONFIG, 3))
+            before = device.read_state()
+        with subprocess.Popen([sys.executable, "-c", script, port], stdout=subprocess.PIPE) as host:
+            assert host.stdout.readline() == b"on\n"
+            time.sleep(1)
+            host.kill()
+        with Device.open(port) as device:
+            assert not same(before, device.read_state()), "the scenario proves little: nothing was learned"
+            device.restore(tmp_path / "kept")
+            device.train(samples[6:], labels[6:])
+            assert same(device.read_state(), want)
 
 
 def test_a_reset_is_noticed_and_a_checkpoint_helps(tmp_path):
@@ -346,6 +386,15 @@ def test_damaged_checkpoints_are_refused(kept, tmp_path):
         bad.write_bytes(spoilt)
         with pytest.raises(ValueError, match=says):
             checkpoint.read(bad)
+
+
+def test_parity_is_no_part_of_a_network(kept, tmp_path):
+    with Device.open(golden(CONFIG.replace(parity=True))) as device:
+        device.restore(kept[0])
+        device.save(tmp_path / "other")
+    with Device.open(golden()) as device:
+        device.restore(tmp_path / "other")
+        assert same(device.read_state() | {"class": kept[1]["class"]}, kept[1])  # which is the core's own
 
 
 @pytest.mark.parametrize(("change", "says"), [
