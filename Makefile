@@ -10,7 +10,7 @@ JOBS ?= 2
 # Verilator runs make itself, which must not see the options and the job server of this one.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: demo test lint mutants sweep nir study browser fashion mnist fuzz faults formal clean
+.PHONY: demo test lint mutants sweep nir study browser fashion lenet mnist fuzz faults formal clean
 .NOTPARALLEL:
 
 demo: $(VENV)/installed
@@ -46,6 +46,13 @@ fashion: $(VENV)/installed
 	mkdir -p build && rm -rf build/fashion
 	$(RUN) python -m sw.train --dataset fashion-mnist --steps 8 --epochs 30 --batch 128 --lr 4e-3 --theta-lr 2e-3 --alpha-lr 2e-3 \
 	    --gain 0.5 --theta 0.5 --alpha 0.6 --weight-decay 0.01 --out build/fashion --chip build/fashion.npz
+
+# STOP and BPTT with the same budget; half an hour of a core each.
+lenet: $(VENV)/installed
+	mkdir -p build && rm -rf build/lenet
+	for method in stop-wtl bptt-wtl; do $(RUN) python -m sw.train --model lenet5 --dataset fashion-mnist --method $$method --steps 4 \
+	    --epochs 15 --batch 32 --lr 4e-3 --theta-lr 2e-3 --alpha-lr 2e-3 --norm weight --pool avg --surrogate triangular \
+	    --theta 0.5 --alpha 0.6 --weight-decay 0.01 --threads 1 --out build/lenet/$$method || exit 1; done
 
 mnist: $(VENV)/installed
 	mkdir -p build && rm -rf build/mnist
