@@ -100,7 +100,8 @@ class Config:
     """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart, and on
     every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces."""
     parity: bool = False
-    """A parity bit beside every word in block RAM (the ECP5's has 18 bits a word): a word in which a bit flipped is noticed when it is read."""
+    """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word): one in which a bit flipped is noticed
+    when it is read. Leakage factors are registers and have none."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:

@@ -68,7 +68,7 @@ DESIGN: dict[str, dict[str, Any]] = {
     "stochastic": {"action": BooleanOptionalAction, "help": "round weight updates up or down by chance"},
     "w": {"type": fixed_point, "metavar": "I,F", "help": "format of the weights: integer bits, the sign among them, and fraction bits"},
     "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
-    "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word in block RAM"},
+    "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word of lanes and neurons"},
 }
 """Fields of a configuration that are options, as argparse takes them."""
 
