@@ -37,7 +37,7 @@ BOARDS: dict[str, Board] = {
               loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
               # No multipliers: numbers of 12 bits, whose products take half the cells.
               config=Config(sizes=(64, 32, 10), lanes=2, cadence="step", w=Q(3, 9), u=Q(4, 8), grad=Q(4, 10), alpha_frac=8, theta_min=16)),
-        # A word in a memory of the ECP5 has 18 bits: room for a parity bit, but beside weights of 9 or 18.
+        # A word in a memory of the ECP5 has 18 bits: room for a parity bit, except beside weights of 9 or 18.
         Board(name="ulx3s-12f", platform=ULX3S_12F_Platform, chip=ECP5_12, clock=50e6, lights=_LIGHTS, buffer=4096, reply=256,
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               config=Config(sizes=(64, 32, 10), lanes=8, parity=True)),

@@ -165,7 +165,10 @@ class Bank(wiring.Component):
                 m.d.sync += collided.eq(writer.en & (writer.addr == reader.addr))
         if parity:
             fresh = Signal()
-            m.d.sync += [fresh.eq(reader.en), self.damaged.eq(fresh & ~collided & reader.data.xor())]
+            wrong = reader.data.xor()
+            if platform is None:
+                wrong |= collided  # such a word may be anything
+            m.d.sync += [fresh.eq(reader.en), self.damaged.eq(fresh & ~collided & wrong)]
         if platform is None:
             with m.If(collided):
                 m.d.comb += self.read_data.eq(~data)

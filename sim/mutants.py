@@ -52,6 +52,7 @@ _DELTA = _BLOCKS + "test_delta_follows_the_tables"
 _GRADIENT = _BLOCKS + "test_gradient_multiplies_delta_by_its_traces"
 _THRESHOLD = _BLOCKS + "test_threshold_descends_to_its_floor"
 _COMMAND = "tests/hw/test_command.py::test_a_header_waits_until_all_words_are_answered"
+_PARITY = "tests/hw/test_memory.py::test_a_flipped_bit_is_noticed_and_nothing_else"
 _STORED = "tests/sim/test_boot.py::test_a_stored_network_goes_on_learning_after_power_up"
 _DAMAGED = "tests/sim/test_boot.py::test_of_a_damaged_image_nothing_is_loaded"
 
@@ -96,6 +97,10 @@ MUTANTS = (
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
     Mutant("written before it is known where", "hw/host/command.py", "host.write.eq(request.valid & settled & known)", "host.write.eq(request.valid & settled)", _COMMAND),
+    Mutant("collision taken for damage", "hw/memory.py", "fresh & ~collided & wrong", "fresh & wrong", _PARITY + "[0]"),
+    Mutant("parity of the address", "hw/memory.py", 'write["data"][:bits].xor()', 'write["addr"].xor()', _PARITY + "[1]"),
+    Mutant("damage forgotten", "hw/host/registers.py", 'values["damaged"] | self.damaged', "self.damaged",
+           "tests/sim/test_parity.py::test_what_came_of_a_damaged_word_is_never_saved"),
     Mutant("word not kept", "hw/host/command.py", "Mux(keep, kept, host.data_r)", "host.data_r", _COMMAND),
     Mutant("image unchecked", "hw/host/boot.py", "with m.If(self.check & self.good):", "with m.If(self.check):", _DAMAGED),
     Mutant("image of anybody", "hw/host/boot.py", "with m.If(self.flash.cipo != bit):", "with m.If(self.flash.cipo & ~self.flash.cipo):", _DAMAGED),

@@ -36,21 +36,25 @@ def _then(leave, look):
     return wrapped
 
 
-def test_what_came_of_a_damaged_word_is_never_saved(monkeypatch, tmp_path):
-    """Of one weight and the last entry of the frame; what learning and a host write over them mends the words, but not the network."""
-    weight, frame = (regions(STATIC)[name] for name in ("weight", "frame"))
-    flips = {(weight.bits + 1, weight.depth): [1], (frame.bits + 1, frame.depth): [0] * (frame.depth - 1) + [1]}
+def flipped(monkeypatch, name, row):
+    """A device in which the lowest bit of a row of one memory is flipped, in every lane."""
+    region = regions(STATIC)[name]
+    flips = {(region.bits + 1, region.depth): [0] * row + [1]}
     monkeypatch.setattr("hw.memory.Memory", lambda *, shape, depth, init: Memory(shape=shape, depth=depth, init=flips.get((shape, depth), init)))
     line = Simulated("sim", Model(STATIC, LINK))
     monkeypatch.undo()
+    return line
+
+
+def test_what_came_of_a_damaged_word_is_never_saved(monkeypatch, tmp_path):
+    """A host that writes over it mends the word, but not what was learned from it."""
     samples, labels = digits(STATIC, 5)
-    samples[:, 3:] = 0  # the last entry of the frame is never used
-    with Device.open(line) as device:
-        for use in (lambda: device.train(samples, labels), lambda: device.train(samples, labels), lambda: device.save(tmp_path / "kept")):
+    with Device.open(flipped(monkeypatch, "weight", 0)) as device:
+        for use in (lambda: device.train(samples, labels), lambda: device.save(tmp_path / "kept")):
             with pytest.raises(DamagedError, match="in memory weight"):
                 use()
-        device.write_state({"weight.1": np.zeros((4, 6), int), "membrane.1": np.zeros(4, int)})
-        with pytest.raises(DamagedError):
+        device.write_state({"weight.1": np.zeros((4, 6), int)})
+        with pytest.raises(DamagedError, match="in memory weight"):
             device.save(tmp_path / "kept")
         device.load(start(STATIC, 1))
         with pytest.raises(DamagedError):  # that was not all of a network
@@ -60,6 +64,19 @@ def test_what_came_of_a_damaged_word_is_never_saved(monkeypatch, tmp_path):
         device.load(start(STATIC, 1))
         device.train(samples, labels)
         device.save(tmp_path / "kept")
+
+
+def test_an_entry_of_the_frame_that_no_sample_uses_is_repaired(monkeypatch):
+    samples, labels = digits(STATIC, 5)
+    samples[:, 3:] = 0
+    region = regions(STATIC)["frame"]
+    with Device.open(flipped(monkeypatch, "frame", region.depth - 1)) as device:
+        device.read_words(region.address(0), region.depth)
+        with pytest.raises(DamagedError, match="in memory frame"):
+            device.train(samples, labels)
+        device.load(Network(STATIC))
+        device.read_words(region.address(0), region.depth)
+        device.train(samples, labels)
 
 
 @pytest.mark.parametrize("config", [STATIC, EVENTS])
