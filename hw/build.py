@@ -85,6 +85,8 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     memories = {name: (r.lanes, r.depth, r.bits + r.parity) for name, r in regions(c).items() if name not in elsewhere}
     if c.cadence == "step":
         memories["theta_copy"] = memories["theta"]
+    if c.lazy:
+        memories["lane_sums"] = (c.lanes, c.delta_rows, c.grad.bits + c.parity)
     for name in ("surrogate", "error_table"):  # one in every neuron lane
         memories[name] = (c.neuron_lanes, *memories[name][1:])
     memories |= {

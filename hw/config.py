@@ -19,6 +19,8 @@ PIXEL_FRAC = 8  # a pixel byte is a fraction of 256; a spike is 256, that is 1.0
 PHI_FRAC = 12  # surrogate derivative, unsigned, below 1.0
 PHI_ENTRIES = 256  # length of the surrogate table
 PHI_STEP_FRAC = 5  # table entry a stands for |v| in [a/32, (a+1)/32)
+RECIPROCAL_BITS = 2  # lazy learning: 1/alpha is at most 2**RECIPROCAL_BITS
+GROWTH_BITS = 4  # lazy learning: a delta may grow to 2**GROWTH_BITS times itself until the sample ends
 RATE_MAX = 15  # a learning rate is 2**-k with k in 0..RATE_MAX
 ROW_BITS = 16  # a lane's memory row in a host address
 LANE_BITS = 8  # a lane number in a host address
@@ -102,6 +104,9 @@ class Config:
     parity: bool = False
     """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word): one in which a bit flipped is noticed
     when it is read. Leakage factors are registers and have none."""
+    lazy: bool = False
+    """Weights learn from their inputs' events, not from traces step by step: a spike that is summed forward is learned from in the same cycle, and
+    after the sample each synapse whose input spiked is visited once. For events at cadence `sample`; keeps leakages above `alpha_min`."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -124,7 +129,7 @@ class Config:
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
             if getattr(self, field) not in legal:
                 raise bad(field, " or ".join(legal))
-        for field in ("stochastic", "parity"):
+        for field in ("stochastic", "parity", "lazy"):
             if not isinstance(getattr(self, field), bool):
                 raise bad(field, "True or False")
         for field in ("w", "u", "trace", "delta", "grad"):
@@ -153,6 +158,17 @@ class Config:
         latencies = (1,) if self.weight_memory == "spram" else (1, 3)  # one port: reads and writes of rows under way would meet
         if not (whole(self.weight_latency) and self.weight_latency in latencies):
             raise bad("weight_latency", " or ".join(map(str, latencies)) + f" where weight_memory is {self.weight_memory}")
+        if self.lazy:
+            if self.input != "events":
+                raise bad("input", "events where lazy is True")
+            if self.cadence != "sample":
+                raise bad("cadence", "sample where lazy is True")
+            if self.alpha_frac > 15 - RECIPROCAL_BITS + 1:
+                raise bad("alpha_frac", f"at most {15 - RECIPROCAL_BITS + 1} where lazy is True (1/alpha is a factor of 18 bits)")
+            if self.grad.f < self.delta.f:
+                raise bad("grad", f"at least as many fraction bits as delta = {self.delta} where lazy is True")
+            if self.trace.high < self.steps * self.trace.one:
+                raise bad("trace", f"enough integer bits for a sum of {self.steps} spikes where lazy is True and there are as many steps")
         if self.weight_memory == "spram":
             if self.w.bits not in (8, 16):
                 raise bad("w", "a format of 8 or 16 bits where weight_memory is spram")
@@ -351,6 +367,31 @@ class Config:
         """Raw value of a leakage factor of 1.0."""
         return 1 << self.alpha_frac
 
+    # -- lazy learning ------------------------------------------------------------------------
+    @cached_property
+    def alpha_min(self) -> int:
+        """Least raw leakage factor: 0, but for lazy learning one with which, over the steps of a sample, a delta grows no more than
+        2**GROWTH_BITS times, and the trace of a spike does not vanish."""
+        if not self.lazy:
+            return 0
+
+        def legal(alpha: int) -> bool:
+            trace = self.trace.one
+            for _ in range(self.steps - 1):
+                trace = alpha * trace >> self.alpha_frac
+            return trace > 0 and alpha**self.steps << GROWTH_BITS >= self.alpha_one**self.steps
+
+        low, high = (self.alpha_one >> RECIPROCAL_BITS) - 1, self.alpha_one  # the first is taken as not legal, the second is
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if legal(middle) else (middle, high)
+        return high
+
+    @property
+    def reciprocal_bits(self) -> int:
+        """Bits of 1/alpha, unsigned, `alpha_frac` of them fraction."""
+        return self.alpha_frac + RECIPROCAL_BITS + 1
+
     # -- identity -----------------------------------------------------------------------------
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -369,10 +410,11 @@ class Config:
 
     @property
     def digest(self) -> int:
-        """32 bits that name this configuration; the core shows them in register `config`. Parity is left out of them where there is none."""
+        """32 bits that name this configuration; the core shows them in register `config`. What is False and came later is left out of them."""
         values = asdict(self)
-        if not self.parity:
-            del values["parity"]
+        for name in ("parity", "lazy"):
+            if not values[name]:
+                del values[name]
         return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "little")
 
     @property

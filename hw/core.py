@@ -11,7 +11,7 @@ from hw.error.groups import Groups
 from hw.host.command import Command
 from hw.host.registers import Registers
 from hw.memory import FAR_MOVES, HOST_BITS, fan_out, found_in
-from hw.memory_map import PHASES
+from hw.memory_map import LEARN_W, PHASES
 from hw.pipeline import delay
 from hw.schedule import Schedule
 from hw.spike.lists import Frame
@@ -102,7 +102,7 @@ class Core(wiring.Component):
 
     def _deltas(self, m: Module, schedule, neurons, groups, lanes, sweeper) -> None:
         """Deltas go to the lanes; the groups that have any are listed for the sweeper."""
-        far = self.config.weight_registers
+        c, far = self.config, self.config.weight_registers
         static_first = (schedule.sweep_layer == 1) if self.config.static else 0  # its D is listed as layer 0
         m.d.comb += [
             groups.start.eq(schedule.start_groups),
@@ -118,6 +118,16 @@ class Core(wiring.Component):
             sweeper.groups.entry.eq(groups.read_data),
             sweeper.groups.length.eq(groups.length),
         ]
+        if c.lazy:
+            gathers = Signal()
+            m.d.sync += gathers.eq(((schedule.learn & LEARN_W) != 0) & (schedule.step != 0))
+            sums = delay(m, neurons.lane_sum.lane, far)
+            m.d.comb += [
+                lanes.gathers.eq(gathers),
+                lanes.sum_write.eq(delay(m, groups.write, neurons.SUM_DELAY)),
+                lanes.sum_row.eq(delay(m, groups.write_row, neurons.SUM_DELAY)),
+                *(lanes.sum_data[lane].eq(sums[lane % c.neuron_lanes]) for lane in range(c.lanes)),
+            ]
 
     def _units(self, m: Module, schedule, sweeper, neurons, frame) -> None:
         """The inputs of a sweep: listed spikes (FORWARD), listed traces (updates), or the pixels of a frame (layer 1)."""

@@ -177,15 +177,15 @@ class Bank(wiring.Component):
 
 class LaneBanks(wiring.Component):
     """A `Bank` in every lane, read at one address; `write` has a bit a lane. Where memories lie far apart there are `registers` before them
-    and in the way of the host's answers.
+    and in the way of the host's answers. Without `hosted` the host does not reach it.
 
     Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, registers: int = 0):
-        self.region, self.registers, self.answer_moves = region, registers, 2 * registers
+    def __init__(self, region: Region, registers: int = 0, *, hosted: bool = True):
+        self.region, self.registers, self.answer_moves, self.hosted = region, registers, 2 * registers, hosted
         address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
             {
@@ -201,7 +201,9 @@ class LaneBanks(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        banks = [Bank(self.region, lane=lane if self.region.lanes > 1 else None, registers=self.registers) for lane in range(self.region.lanes)]
+        access = {} if self.hosted else {"host_reads": False, "host_writes": False}
+        numbers = [lane if self.region.lanes > 1 else None for lane in range(self.region.lanes)]
+        banks = [Bank(self.region, lane=lane, registers=self.registers, **access) for lane in numbers]
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [

@@ -120,6 +120,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("frame", 1, c.sizes[0], index_bits + PIXEL_FRAC, False, c.static,
          "write: pixel of input `row`, ascending, row 0 starts a frame; read: the k-th non-zero pixel, index above value"),
         ("event", m, c.neuron_words(c.sizes[0]), 1, False, not c.static, "1: input (row * lanes + lane) spikes in the next step; the step clears it"),
+        ("delta_sum", m, c.neuron_rows, c.grad.bits, True, c.lazy, "H, what an event in the next step subtracts from G, lazy learning"),
     ]  # fmt: skip
     return {
         name: Region(number, name, lanes, depth, bits, signed, doc, c.parity and name not in ("alpha", "alpha_grad"))
@@ -173,8 +174,9 @@ def state_fields(config: Config) -> dict[str, Field]:
         add(f"spike.{l}", m["membrane"], at, neuron_lane, bits=1, signed=False, low=c.u.bits)
         for name in ("theta", "theta_trace", "alpha_trace", "current"):
             add(f"{name}.{l}", m[name], at, neuron_lane)
-        if c.cadence == "sample":
-            add(f"theta_grad.{l}", m["theta_grad"], at, neuron_lane)
+        for name in ("theta_grad", "delta_sum"):
+            if name in m:
+                add(f"{name}.{l}", m[name], at, neuron_lane)
     if c.static:
         neuron = np.arange(c.sizes[1])
         add("input_grad", m["input_grad"], neuron // c.neuron_lanes, neuron % c.neuron_lanes)

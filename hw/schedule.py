@@ -172,10 +172,11 @@ class Schedule(wiring.Component):
             with m.State("BACKWARD-WAIT"), m.If(lanes_idle):
                 m.next = "UPDATE"
             with m.State("UPDATE"):
-                with m.If(learn_w & spiking):
-                    m.d.sync += rows(Sweep.GATHER if c.cadence == "sample" else Sweep.DESCEND, layer)
-                    if c.cadence == "step":
-                        m.d.sync += drawn.eq(1)
+                if not c.lazy:
+                    with m.If(learn_w & spiking):
+                        m.d.sync += rows(Sweep.GATHER if c.cadence == "sample" else Sweep.DESCEND, layer)
+                        if c.cadence == "step":
+                            m.d.sync += drawn.eq(1)
                 m.d.sync += layer.eq(layer - 1)
                 m.next = "DELTAS-WAIT"
                 with m.If(layer == 1):

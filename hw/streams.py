@@ -93,6 +93,7 @@ def gradient_in(c: Config) -> data.StructLayout:
             "frame_trace": signed(c.trace.bits),  # c of a held frame
             "input_grad": signed(c.delta.bits),  # D so far
         }
+        | ({"final": 1, "delta_sum": signed(c.grad.bits), "reciprocal": c.reciprocal_bits} if c.lazy else {})  # step T-1; H so far; 1 / alpha
     )
 
 
@@ -104,6 +105,7 @@ def gradient_out(c: Config) -> data.StructLayout:
             "alpha_grad": signed(c.grad.bits),
             "input_grad": signed(c.delta.bits),
         }
+        | ({"delta_sum": signed(c.grad.bits), "lane_sum": signed(c.grad.bits)} if c.lazy else {})  # H; for the lanes H, or K after step T-1
     )
 
 

@@ -16,7 +16,7 @@ Rng = np.random.Generator
 T = TypeVar("T")
 FLOORS = {
     "spikes": 100, "ties": 5, "saturated currents": 10, "saturated membranes": 10, "saturated deltas": 10, "saturated weights": 10,
-    "weights changed": 100, "thresholds at the floor": 10, "thresholds changed": 10, "leakages at 0": 2, "leakages at 1": 2,
+    "weights changed": 100, "thresholds at the floor": 10, "thresholds changed": 10, "leakages at the floor": 2, "leakages at 1": 2,
     "leakages changed": 5, "silent inputs": 2, "full inputs": 2, "samples of one step": 1, "sizes not divisible by the lanes": 1, "several neuron lanes": 1,
 }  # fmt: skip
 """How often each must happen at least in a run of `exercise` over a few configurations; without, a run proves nothing."""
@@ -132,7 +132,7 @@ def observe(config: Config, sample: np.ndarray, before: dict[str, np.ndarray], a
     seen["spikes"] += int(after["count"].sum()) + int(kind(after, "spike").sum())
     seen["ties"] += int((after["count"] == after["count"].max()).sum() > 1)
     seen["thresholds at the floor"] += int((kind(after, "theta") == c.theta_min).sum())
-    seen["leakages at 0"] += int((after["alpha"] == 0).sum())
+    seen["leakages at the floor"] += int((after["alpha"] == c.alpha_min).sum())
     seen["leakages at 1"] += int((after["alpha"] == c.alpha_one).sum())
     seen["silent inputs"] += not sample.any()
     seen["full inputs"] += bool(sample.all())

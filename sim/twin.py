@@ -64,7 +64,7 @@ def data_flow(config: Config) -> dict[str, str]:
         order |= {f"{name}.{l}": "neuron" for name in ("membrane", "spike", "theta_trace", "alpha_trace", "weight_trace")}
     order |= {"count": "neuron", "class": "neuron"}
     for l in reversed(c.layers):
-        order |= {f"delta.{l}": "backward", f"theta_grad.{l}": "backward"}
+        order |= {f"{name}.{l}": "backward" for name in ("delta", "theta_grad", "delta_sum")}
     order |= {"input_grad": "backward", "alpha_grad": "backward"}
     for name in ("grad", "weight", "theta"):
         order |= {f"{name}.{l}": "update" for l in reversed(c.layers)}

@@ -27,7 +27,7 @@ from sw.golden.state import initial_state
 from sw.transport.base import DeviceError, Transport
 from sw.transport.batch import Batch
 
-MARCHED = ("weight", "grad", "membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "delta",
+MARCHED = ("weight", "grad", "membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "delta_sum", "delta",
            "alpha", "alpha_grad", "surrogate", "error_table", "count")  # fmt: skip
 """Memories that hold what a host writes."""
 NEURON = ("membrane", "spike", "theta_trace", "alpha_trace", "weight_trace", "current", "count")

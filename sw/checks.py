@@ -35,7 +35,7 @@ def legal_state(config: Config) -> dict[str, Legal]:
         low = -(1 << (field.bits - 1)) if field.signed else 0
         high = low + (1 << field.bits) - 1
         if name == "alpha":
-            high = config.alpha_one
+            low, high = config.alpha_min, config.alpha_one
         elif name == "rng":
             low = 1
         elif name.startswith("theta."):

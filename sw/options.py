@@ -67,8 +67,13 @@ DESIGN: dict[str, dict[str, Any]] = {
     "cadence": {"choices": CADENCES, "help": "when parameters change"},
     "stochastic": {"action": BooleanOptionalAction, "help": "round weight updates up or down by chance"},
     "w": {"type": fixed_point, "metavar": "I,F", "help": "format of the weights: integer bits, the sign among them, and fraction bits"},
+    "u": {"type": fixed_point, "metavar": "I,F", "help": "likewise of membranes, currents and thresholds"},
+    "trace": {"type": fixed_point, "metavar": "I,F", "help": "of traces"},
+    "delta": {"type": fixed_point, "metavar": "I,F", "help": "of errors"},
+    "grad": {"type": fixed_point, "metavar": "I,F", "help": "of gradients"},
     "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
     "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word of lanes and neurons"},
+    "lazy": {"action": BooleanOptionalAction, "help": "learn from events as they come, and from each synapse once a sample"},
 }
 """Fields of a configuration that are options, as argparse takes them."""
 

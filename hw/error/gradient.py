@@ -14,9 +14,9 @@ from hw.streams import gradient_in, gradient_out
 
 
 class Gradient(wiring.Component):
-    """g_theta, g_alpha and the input gradient D of a static frame, one neuron a word.
+    """g_theta, g_alpha, and the input gradient D of a static frame or the sums K and H of lazy learning, one neuron a word.
 
-    Numerics: docs/numerics.md, "Learning in that step", the lines of g_theta, g_alpha and D
+    Numerics: docs/numerics.md, "Learning in that step", the lines of g_theta, g_alpha and D; "Lazy learning"
     Timing:   latency 3 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..2]`
     Golden:   sw/golden/error/delta.py, equal in every bit
     """
@@ -38,8 +38,11 @@ class Gradient(wiring.Component):
         m.d.comb += [
             drive(self.mul[0], i.delta, saturate(i.theta_trace - c.trace.one, c.trace), pipe.en, rounding(c.weight_grad_shift)),
             drive(self.mul[1], i.delta, i.alpha_trace, pipe.en, rounding(c.alpha_grad_shift)),
-            drive(self.mul[2], i.delta, i.frame_trace, pipe.en, rounding(c.trace.f)),
         ]
+        if c.lazy:
+            self._sums(m, pipe)
+        else:
+            m.d.comb += drive(self.mul[2], i.delta, i.frame_trace, pipe.en, rounding(c.trace.f))
         input_grad = pipe.reg(Mux(i.first, 0, i.input_grad).as_signed(), 2)
         theta_grad = saturate(floor_shift(self.mul[0].p, c.weight_grad_shift), c.grad)
         alpha_grad = saturate(floor_shift(self.mul[1].p, c.alpha_grad_shift), c.grad)
@@ -50,3 +53,13 @@ class Gradient(wiring.Component):
             o.input_grad.eq(pipe.reg(saturate(input_grad + floor_shift(self.mul[2].p, c.trace.f), c.delta))),
         ]
         return m
+
+    def _sums(self, m: Module, pipe: Pipe) -> None:
+        c, i, o = self.config, self.i.p, self.o.p
+        total = saturate(Mux(i.first, 0, i.delta_sum).as_signed() + (i.delta << (c.grad.f - c.delta.f)), c.grad)
+        m.d.comb += drive(self.mul[2], i.reciprocal, total, pipe.en, rounding(c.alpha_frac))
+        grown = saturate(floor_shift(self.mul[2].p, c.alpha_frac), c.grad)
+        m.d.comb += [
+            o.delta_sum.eq(pipe.reg(grown)),
+            o.lane_sum.eq(pipe.reg(Mux(pipe.reg(i.final, 2), pipe.reg(total, 2), grown).as_signed())),
+        ]

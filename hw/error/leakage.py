@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import RATE_MAX, Config, ceil_log2
+from hw.config import RATE_MAX, RECIPROCAL_BITS, Config, ceil_log2
 from hw.fixed import minus_halves
 from hw.memory import HostBus, Select
 from hw.memory_map import regions
@@ -16,10 +16,12 @@ from hw.streams import bits_for
 class Leakage(wiring.Component):
     """Registers alpha of every layer, and A: one a layer, or one in all at cadence step, where it holds nothing between passes.
 
+    For lazy learning, `reciprocal` is 1/alpha of `layer`: a serial division after every change of a factor, `busy` meanwhile.
+
     `add` sums `grad`, the gradients of a neuron in each neuron lane, into A of `layer`. `update` starts the change of that layer's alpha from A, which is
     shifted one bit a cycle; `busy` is high until it is done.
 
-    Numerics: docs/numerics.md, "Updates", the line of alpha
+    Numerics: docs/numerics.md, "Updates", the line of alpha; "Lazy learning", the line of rho
     Timing:   `alpha` is that of `layer`, `alpha_next` that of the layer behind it (of layer 1 for layer 0), combinational
     Golden:   sw/golden/error/descent.py, equal in every bit
     """
@@ -38,6 +40,7 @@ class Leakage(wiring.Component):
                 "busy": Out(1),
                 "host": In(HostBus()),
             }
+            | ({"reciprocal": Out(config.reciprocal_bits)} if config.lazy else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -69,7 +72,8 @@ class Leakage(wiring.Component):
         shifts = [c.alpha_shift(l, 0) for l in c.layers]
         shifted = change[: max(1, len(change) - min(shifts))]  # by that much at least, which leaves the upper bits equal
         moved = minus_halves(alpha[layer], Cat(rounded, shifted).as_signed())
-        m.d.comb += [self.busy.eq(busy), moved_to.eq(Mux(moved < 0, 0, Mux(moved > c.alpha_one, c.alpha_one, moved)))]
+        least, most = c.alpha_min, c.alpha_one
+        m.d.comb += [self.busy.eq(busy), moved_to.eq(Mux(moved < least, least, Mux(moved > most, most, moved)))]
         with m.If(self.update):
             m.d.sync += [busy.eq(1), layer.eq(at), change.eq(total[at]), rounded.eq(0), left.eq(Array(shifts)[at] + self.rate)]
         with m.Elif(left != 0):
@@ -94,4 +98,29 @@ class Leakage(wiring.Component):
             with m.If(write_total):
                 m.d.sync += total[at].eq(summed)
         m.d.comb += self.host.data_r.eq(answer)
+        if c.lazy:
+            dividing = self._reciprocals(m, alpha, at, write_alpha, Mux(host.hosting, host.row[: len(at)], layer))
+            m.d.comb += self.busy.eq(busy | dividing)
         return m
+
+    def _reciprocals(self, m: Module, alpha: Array, at: Value, changed: Value, which: Value) -> Value:
+        """1/alpha of every layer, the quotient of 1.0 * 1.0 by alpha, a bit a cycle; whether one is not known yet."""
+        c = self.config
+        reciprocal = Array(Signal(c.reciprocal_bits, name=f"reciprocal_{l}") for l in c.layers)
+        stale, of = Signal(c.n_layers, init=-1), Signal.like(at, name="divided")
+        rest, bits, left = Signal(c.alpha_frac + 2), Signal(c.reciprocal_bits), Signal(range(c.reciprocal_bits + 1))
+        doubled, fits, working = Signal.like(rest), Signal(), Signal()
+        m.d.comb += [self.reciprocal.eq(reciprocal[at]), doubled.eq(rest << 1), fits.eq(doubled >= alpha[of])]
+        with m.If(left != 0):
+            m.d.sync += [rest.eq(Mux(fits, doubled - alpha[of], doubled)), bits.eq(Cat(fits, bits)), left.eq(left - 1)]
+        with m.Elif(working):
+            m.d.sync += [reciprocal[of].eq(bits), working.eq(0)]
+        with m.Elif(stale.any()):  # 2**(alpha_frac + n) = rest * 2**n, where the first bits of the quotient are known to be 0
+            m.d.sync += [working.eq(1), rest.eq(1 << (c.alpha_frac - RECIPROCAL_BITS - 1)), left.eq(c.reciprocal_bits)]
+            for k in reversed(range(c.n_layers)):
+                with m.If(stale[k]):
+                    m.d.sync += of.eq(k)
+            m.d.sync += stale.eq(stale & (stale - 1))
+        with m.If(changed):
+            m.d.sync += stale.bit_select(which, 1).eq(1)
+        return working | stale.any()

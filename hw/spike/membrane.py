@@ -13,8 +13,9 @@ from hw.streams import membrane_in, membrane_out
 
 
 def mul_port(c: Config) -> MulPort:
-    """The multipliers that neurons share: a leakage factor or a delta, times a membrane, a trace or a surrogate derivative."""
-    return MulPort(max(c.alpha_frac + 2, c.delta.bits), max(c.u.bits, c.trace.bits, 14))
+    """The multipliers that neurons share: a leakage factor or a delta, times a membrane, a trace or a surrogate derivative; 1 / alpha times a sum."""
+    lazy = (c.reciprocal_bits + 1, c.grad.bits) if c.lazy else (0, 0)
+    return MulPort(max(c.alpha_frac + 2, c.delta.bits, lazy[0]), max(c.u.bits, c.trace.bits, 14, lazy[1]))
 
 
 class Membrane(wiring.Component):

@@ -104,13 +104,14 @@ class Neurons(wiring.Component):
 
     `start` begins the pass `kind` over `layer`, both held until `busy` falls. `current` (values of a layer's neurons in order, M at
     a time, after `current_start`) fills the memory that a NEURON pass reads, as they come. Errors come in order on `error`. Deltas
-    leave on `delta` in order. The lists are read by `list_layer` and `list_index`; `trace` is the weight trace of the unit read there.
+    leave on `delta` in order; for lazy learning sums on `lane_sum`, SUM_DELAY cycles behind their deltas. The lists are read by `list_layer` and `list_index`; `trace` is the weight trace of the unit read there.
 
     Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout
               takes one at a time
     """
 
     DRAIN = {Pass.INPUT: 5, Pass.NEURON: 5, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}
+    SUM_DELAY = 4
     SPARE = 4  # of these 14, cycles that the adder tree of the leakage gradients may take
 
     def __init__(self, config: Config):
@@ -130,6 +131,7 @@ class Neurons(wiring.Component):
                 "current": In(stream.Signature(data.ArrayLayout(signed(config.u.bits), config.neuron_lanes), always_ready=True)),
                 "error": In(stream.Signature(signed(config.delta.bits), always_ready=True)),
                 "delta": Out(stream.Signature(neuron_word(config, config.delta.bits), always_ready=True)),
+                **({"lane_sum": Out(neuron_word(config, config.grad.bits))} if config.lazy else {}),
                 "list_layer": In(bits_for(config.n_layers)),
                 "list_index": In(unit_bits),
                 "list_enable": In(1),
@@ -159,7 +161,7 @@ class Neurons(wiring.Component):
         for name, blocks in blocks_of.items():
             for q, block in enumerate(blocks):
                 m.submodules[name if c.neuron_lanes == 1 else f"{name}_{q}"] = block
-        names = ["membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "event"]
+        names = ["membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "event", "delta_sum"]
         self.banks = [{name: Bank(region[name], lane=q if c.neuron_lanes > 1 else None) for name in names if name in region} for q in self.lanes]
         host = relay(m, self.host) if c.weight_registers else self.host
         fan_out(m, host, [*chain(*(banks.values() for banks in self.banks)), self.deltas[0], self.leakage, self.readout])
@@ -246,7 +248,8 @@ class Neurons(wiring.Component):
         m.d.comb += self.trace.eq(Array(banks["weight_trace"].read_data for banks in self.banks)[trace_lane])
         for q, banks in enumerate(self.banks):
             m.d.comb += [banks[name].read_address.eq(walker.row[q]) for name in ("membrane", "theta", "current")]
-            m.d.comb += banks["weight_trace"].read_address.eq(Mux(walker.active, walker.row[q], trace_row))
+            walking = walker.active & ~self.during[Pass.FINISH] if c.lazy else walker.active  # its weights are changed beside FINISH
+            m.d.comb += banks["weight_trace"].read_address.eq(Mux(walking, walker.row[q], trace_row))
             if not c.static:
                 m.d.comb += [
                     banks["event"].read_address.eq(walker.local),
@@ -407,6 +410,19 @@ class Neurons(wiring.Component):
             gradient.i.p.theta_trace.eq(banks["theta_trace"].read_data),
             gradient.i.p.alpha_trace.eq(banks["alpha_trace"].read_data),
         ]
+        if c.lazy:
+            bank = banks["delta_sum"]
+            m.d.comb += [
+                gradient.i.p.final.eq(delay(m, self.settings.final, c.weight_registers)),
+                gradient.i.p.reciprocal.eq(self.leakage.reciprocal),
+                gradient.i.p.delta_sum.eq(bank.read_data),
+                bank.read_address.eq(delta.p.index),
+                bank.write.eq(gradient.o.valid),
+                bank.write_address.eq(gradient.o.p.index),
+                bank.write_data.eq(gradient.o.p.delta_sum),
+                self.lane_sum.mask[q].eq(gradient.o.valid),
+                self.lane_sum.lane[q].eq(gradient.o.p.lane_sum),
+            ]
         if c.static:
             bank = banks["input_grad"]
             m.d.comb += [

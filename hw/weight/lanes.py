@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -37,12 +39,24 @@ def row_op(c: Config) -> data.StructLayout:
     )
 
 
+def lazy_members(c: Config) -> dict[str, wiring.Member]:
+    """What the lanes take besides for lazy learning."""
+    return {
+        "gathers": In(1),
+        "sum_write": In(c.lanes),
+        "sum_row": In(bits_for(c.delta_rows)),
+        "sum_data": In(signed(c.grad.bits)).array(c.lanes),
+    }
+
+
 class Lanes(wiring.Component):
     """P lanes; lane p holds the weights of the neurons p, p + P, ... of every layer.
 
     `sweep` holds while rows are on their way (`busy`). A row's operand comes 1 + `Config.weight_registers` cycles after the row on `operand`: a pixel or 256 for a
     spike (FORWARD), a weight trace or a pixel in that format (GATHER, DESCEND). `rate` is the learning rate 2**-rate. `current` gives the P currents of a
     group in words of the neuron lanes, lanes without a neuron too; `error` one value a sum. `next_random` ends an update of a layer.
+
+    Lazy learning: a FORWARD sweep takes H from G in the rows it sums, if it `gathers`; APPLY adds K * trace to G. H and K come as `sum_data`.
 
     Numerics: docs/numerics.md, the lines of I, e, g, G and W
     Timing:   a row a cycle; a free cycle after a FORWARD sum, in which the sums move on and clear; a row every second cycle where the
@@ -75,6 +89,7 @@ class Lanes(wiring.Component):
                 "random_data": In(32),
                 "host": In(HostBus()),
             }
+            | (lazy_members(config) if config.lazy else {})
             | damaged(config)
         )
 
@@ -85,6 +100,9 @@ class Lanes(wiring.Component):
         self.delta = LaneBanks(region["delta"], c.weight_registers)
         self.grads = LaneBanks(region["grad"], c.weight_registers) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
+        if c.lazy:  # what the neurons sum, by lane
+            copy = replace(region["delta_sum"], lanes=c.lanes, depth=c.delta_rows)
+            members["sums"] = self.sums = LaneBanks(copy, c.weight_registers, hosted=False)
         for name, member in members.items():
             if member is not None:
                 m.submodules[name] = member
@@ -117,6 +135,8 @@ class Lanes(wiring.Component):
         """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
         c, op = self.config, self.op
         self.changing = changing = self.descend | self.apply
+        later, around = int(c.lazy), c.weight_registers  # lazy weights change a cycle later, behind the sum of their gradient
+        self.reread, self.written, self.hashed = 5 + later - c.weight_latency, 7 + later, self.HASHED + later - 2 * around
         pause, leaving = Signal(), Signal(range(max(c.lanes // c.neuron_lanes, 2)))
         taken, sum_ends = op.valid & op.ready, op.p.last & self.forward
         m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
@@ -127,7 +147,7 @@ class Lanes(wiring.Component):
             m.d.sync += leaving.eq(leaving - 1)
 
         wait = c.weight_latency - 1  # cycles from taking a row to k = 0
-        depth = wait + max(self.DEPTH + c.weight_registers, 6 + ceil_log2(c.lanes))
+        depth = wait + max(self.DEPTH + later + around, 6 + ceil_log2(c.lanes))
         in_flight: Value = Const(0)
         chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]}
         for name, chain in chains.items():
@@ -138,8 +158,7 @@ class Lanes(wiring.Component):
             setattr(self, name, chain[wait:])
         for valid in chains["valid"]:
             in_flight |= valid
-        around = c.weight_registers
-        delays = sorted({5 - c.weight_latency, 7, *((3 - around, 5) if c.grad_rows else ()), *((self.HASHED - 2 * around,) if c.stochastic else ())})
+        delays = sorted({self.reread, self.written, *((3 - around, 5) if c.grad_rows else ()), *((self.hashed,) if c.stochastic else ())})
         m.submodules.rows = rows = DelayLine(len(op.p.row), tuple(wait + k for k in delays))
         m.d.comb += rows.i.eq(op.p.row)
         self.row = dict(zip(delays, rows.delayed, strict=True))
@@ -151,7 +170,7 @@ class Lanes(wiring.Component):
         c, op = self.config, self.op
         around = c.weight_registers
         m.d.comb += [
-            self.weights.read_address.eq(Mux(self.changing, self.row[5 - c.weight_latency], op.p.row)),
+            self.weights.read_address.eq(Mux(self.changing, self.row[self.reread], op.p.row)),
             self.delta.read_address.eq(op.p.delta_row),
             self.delta.write.eq(self.delta_write),
             self.delta.write_address.eq(self.delta_row),
@@ -160,18 +179,28 @@ class Lanes(wiring.Component):
         self.w_read = [delay(m, self.weights.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
         self.delta_read = [delay(m, self.delta.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
         self.factor = delay(m, self.operand, around)
+        self.grad_shift = c.trace.f if c.lazy else c.weight_grad_shift
+        if c.lazy:  # FORWARD takes them two cycles later, when the products come
+            m.d.comb += [
+                self.sums.read_address.eq(Mux(self.forward, delay(m, op.p.delta_row, 2), op.p.delta_row)),
+                self.sums.write.eq(self.sum_write),
+                self.sums.write_address.eq(self.sum_row),
+                *(self.sums.write_data[lane].eq(self.sum_data[lane]) for lane in range(c.lanes)),
+            ]
+            self.sum_read = [delay(m, self.sums.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
 
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""
         c, products = self.config, []
         for lane in range(c.lanes):
-            mul = Multiplier(max(c.w.bits, c.delta.bits), max(operand_bits(c), c.delta.bits))
-            m.submodules[f"mul_{lane}"] = mul
             w, delta = self.w_read[lane], self.delta_read[lane]
+            learned = self.sum_read[lane] if c.lazy else delta
+            mul = Multiplier(max(c.w.bits, len(learned)), max(operand_bits(c), c.delta.bits))
+            m.submodules[f"mul_{lane}"] = mul
             m.d.comb += [
-                mul.port.a.eq(Mux(self.summing, w, delta)),
+                mul.port.a.eq(Mux(self.summing, w, learned)),
                 mul.port.b.eq(Mux(self.backward, delta, self.factor)),
-                mul.port.c.eq(Mux(self.summing, 0, rounding(c.weight_grad_shift))),
+                mul.port.c.eq(Mux(self.summing, 0, rounding(self.grad_shift))),
                 mul.port.en.eq(1),
             ]
             products.append(mul.port.p)
@@ -221,19 +250,31 @@ class Lanes(wiring.Component):
         m.d.sync += sent.eq(done)
         m.d.comb += [self.error.valid.eq(sent), self.error.payload.eq(error)]
 
+    def _gathers(self, m: Module) -> Value:
+        """Whether the row in cycle 5 changes G; in a FORWARD sweep only one whose operand is a spike, and not the 0 of an empty sum."""
+        return self.forward & self.gathers & delay(m, self.factor != 0, 4) if self.config.lazy else self.gather
+
+    def _grad(self, m: Module, lane: int, product: Value) -> Signal:
+        """What is added to G, or the gradient itself, in cycle 4."""
+        c, grad = self.config, floor_shift(product, self.grad_shift)
+        grad = Mux(self.forward, -self.sum_read[lane], grad).as_signed() if c.lazy else saturate(grad, c.grad)
+        register = Signal(signed(len(grad)) if c.lazy else signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
+        m.d.sync += register.eq(grad)
+        return register
+
     def _update(self, m: Module, products: list) -> None:
         """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written."""
-        c, gather, apply = self.config, self.gather, self.apply
+        c, apply = self.config, self.apply
         base = c.weight_shift(0)
         m.d.comb += [
-            self.weights.write_address.eq(self.row[7]),
-            self.weights.write.eq((self.valid[7] & self.changing).replicate(c.lanes)),
+            self.weights.write_address.eq(self.row[self.written]),
+            self.weights.write.eq((self.valid[self.written] & self.changing).replicate(c.lanes)),
         ]
         if self.grads is not None:
             m.d.comb += [
                 self.grads.read_address.eq(self.row[3 - c.weight_registers] - c.grad_row_offset),
                 self.grads.write_address.eq(self.row[5] - c.grad_row_offset),
-                self.grads.write.eq((self.valid[5] & (gather | apply)).replicate(c.lanes)),
+                self.grads.write.eq((self.valid[5] & (self._gathers(m) | apply)).replicate(c.lanes)),
             ]
         around, word = c.weight_registers, None
         if c.stochastic:
@@ -242,7 +283,7 @@ class Lanes(wiring.Component):
             with m.If(self.random_write):
                 m.d.sync += state.eq(self.random_data)
             m.submodules.hash = row_hash = RowHash()
-            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[self.HASHED - 2 * around])]
+            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[self.hashed])]
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
             word = delay(m, row_hash.word, 2 * around)
@@ -251,15 +292,18 @@ class Lanes(wiring.Component):
             if around and lane % self.NEAR == 0:  # handed on through the chip, long before they are used
                 rate = delay(m, rate, 1)
                 keep = delay(m, dither_mask(base, rate), 1)
-            grad = Signal(signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
-            m.d.sync += grad.eq(saturate(floor_shift(product, c.weight_grad_shift), c.grad))
-            applied = grad
+            applied = grad = self._grad(m, lane, product)
             if self.grads is not None:
                 gathered = self.grads.read_data[lane].as_signed()
-                total = Signal.like(grad, name=f"gathered_{lane}", reset_less=True)
-                m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
-                m.d.comb += self.grads.write_data[lane].eq(total)
-                applied = Mux(apply, gathered, grad)
+                total = Signal(signed(c.grad.bits), name=f"gathered_{lane}", reset_less=True)
+                if c.lazy:
+                    m.d.sync += total.eq(saturate(grad + gathered, c.grad))
+                    m.d.comb += self.grads.write_data[lane].eq(Mux(apply, 0, total))
+                    applied = total
+                else:
+                    m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
+                    m.d.comb += self.grads.write_data[lane].eq(total)
+                    applied = Mux(apply, gathered, grad)
             if word is None:
                 shifted = halves(applied, base, rate)
             else:

@@ -31,7 +31,7 @@ class Sweeper(wiring.Component):
     BACKWARD    every input               listed groups
     GATHER      listed groups             inputs listed with a trace
     DESCEND     listed groups             the same, or listed pixels
-    APPLY       every group               every input
+    APPLY       every group               every input, or those listed with a trace (lazy learning)
     ==========  ========================  ==========================
 
     A FORWARD or BACKWARD sum over an empty list sends one row that adds 0, so that the sum leaves the lanes all the same. While
@@ -76,7 +76,8 @@ class Sweeper(wiring.Component):
         group_row, empty, active, move = Signal(bits_for(c.rows)), Signal(), Signal(), Signal()
         outer_last, inner_last = outer == outer_end, inner == inner_end
         outer_length = Mux(dense_groups, n_groups, Mux(backward, fan_in, groups.length))
-        inner_length = Mux(apply, fan_in, Mux(backward, groups.length, units.length))
+        listed = Mux(backward, groups.length, units.length)
+        inner_length = listed if c.lazy else Mux(apply, fan_in, listed)
         m.d.comb += [
             units.index.eq(inner),
             groups.index.eq(Mux(backward, inner, outer)),
@@ -107,6 +108,7 @@ class Sweeper(wiring.Component):
         # stage B: the entries are there; the row is their sum
         op, valid = self.op.p, Signal()
         b_first, b_last, b_top, b_unit, b_row = Signal(), Signal(), Signal(), Signal(self.unit_bits), Signal.like(group_row)
+        b_group = Signal(self.group_bits)
         m.d.comb += [move.eq(~valid | self.op.ready), self.op.valid.eq(valid), self.busy.eq(begin | active | valid)]
         with m.If(move):
             m.d.sync += [
@@ -116,23 +118,27 @@ class Sweeper(wiring.Component):
                 b_top.eq(outer_last),
                 b_unit.eq(Mux(backward, outer, inner)),
                 b_row.eq(group_row),
+                *([b_group.eq(outer)] if c.lazy else []),
             ]
         counting, dense, nothing = Signal(), Signal(), empty & summing  # decoded a cycle later, before the first row comes
-        m.d.sync += [counting.eq(backward | apply), dense.eq(dense_groups)]
-        unit = Mux(counting, b_unit, units.unit)
+        m.d.sync += [counting.eq(backward if c.lazy else backward | apply), dense.eq(dense_groups)]
+        unit, delta_base = Mux(counting, b_unit, units.unit), per_layer([c.delta_base[l] for l in c.layers])
         m.d.comb += [
             op.row.eq(Mux(dense, b_row, groups.entry.row) + unit),
-            op.delta_row.eq(Mux(nothing, per_layer([c.delta_base[l] for l in c.layers]), groups.entry.delta_row)),
+            op.delta_row.eq(Mux(nothing, delta_base, groups.entry.delta_row)),
             op.first.eq(b_first),
             op.last.eq(b_last),
         ]
+        if c.lazy:
+            with m.If(dense):
+                m.d.comb += op.delta_row.eq(delta_base + b_group)
 
         # stage C: the operand
         remainder = per_layer((c.sizes[l] - 1) % c.lanes + 1 for l in c.layers)
         pixel, traced = Signal(PIXEL_FRAC + 1), Signal()
         late = delay(m, pixel, c.weight_registers)
         m.d.comb += [
-            traced.eq((self.sweep == Sweep.GATHER) | ((self.sweep == Sweep.DESCEND) & ~self._static(self.layer))),
+            traced.eq(apply if c.lazy else (self.sweep == Sweep.GATHER) | ((self.sweep == Sweep.DESCEND) & ~self._static(self.layer))),
             self.operand.eq(
                 Mux(traced, self.trace, Mux(forward, late, late << (c.trace.f - PIXEL_FRAC)).as_signed()),
             ),

@@ -29,12 +29,12 @@ class _Layer(ctypes.Structure):
 
 FORMATS = ("w", "u", "trace", "delta", "grad")
 NUMBERS = (
-    "is_static", "stochastic", "each_step", "steps", "lanes", "classes", "layers", "neurons", "units", "inputs", "one", "trace_frac",
-    "alpha_frac", "alpha_one", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac", "phi_step_frac", "phi_entries", "current_shift",
+    "is_static", "stochastic", "each_step", "lazy", "steps", "lanes", "classes", "layers", "neurons", "units", "inputs", "one", "trace_frac",
+    "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac", "phi_step_frac", "phi_entries", "delta_shift", "current_shift",
     "weight_grad_shift", "alpha_grad_shift", "weight_shift", "theta_shift", "rate_w", "rate_theta", "rate_alpha", "rng", "sops", "sops_dense",
 )  # fmt: skip
 ARRAYS = ("theta", "membrane", "spike", "theta_trace", "alpha_trace", "current", "delta", "theta_grad", "weight_trace", "input_grad",
-          "count", "alpha", "alpha_grad", "error_table", "surrogate")  # fmt: skip
+          "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "surrogate")  # fmt: skip
 SCRATCH = ("error", "listed", "row")
 
 
@@ -73,7 +73,7 @@ class FastNetwork(Network):
         numbers = {
             "is_static": c.static, "each_step": c.cadence == "step", "layers": c.n_layers, "inputs": c.input_units, "one": c.trace.one,
             "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f, "pixel_frac": PIXEL_FRAC, "phi_frac": PHI_FRAC,
-            "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES, "weight_shift": c.weight_shift(0), "theta_shift": c.theta_shift(0),
+            "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES, "weight_shift": c.weight_shift(0), "delta_shift": c.grad.f - c.delta.f, "theta_shift": c.theta_shift(0),
         }  # fmt: skip
         self._scratch = {name: np.zeros(max(c.sizes), np.int64) for name in SCRATCH}
         self._net = _Network(**{name: _Q(getattr(c, name).low, getattr(c, name).high) for name in FORMATS})

@@ -19,13 +19,14 @@ struct Layer {
 
 struct Network {
     Q w, u, trace, delta, grad;
-    Int is_static, stochastic, each_step;  // static frames, stochastic rounding, cadence `step`
+    Int is_static, stochastic, each_step, lazy;  // static frames, stochastic rounding, cadence `step`, lazy learning
     Int steps, lanes, classes, layers, neurons, units, inputs;
-    Int one, trace_frac, alpha_frac, alpha_one, theta_min, w_frac, u_frac, pixel_frac, phi_frac, phi_step_frac, phi_entries;
-    Int current_shift, weight_grad_shift, alpha_grad_shift, weight_shift, theta_shift;
+    Int one, trace_frac, alpha_frac, alpha_one, alpha_min, theta_min, w_frac, u_frac, pixel_frac, phi_frac, phi_step_frac, phi_entries;
+    Int delta_shift, current_shift, weight_grad_shift, alpha_grad_shift, weight_shift, theta_shift;
     Int rate_w, rate_theta, rate_alpha, rng, sops, sops_dense;
     // Neurons of all layers side by side; weight traces of the input units, then of the hidden layers.
     Int *theta, *membrane, *spike, *theta_trace, *alpha_trace, *current, *delta_, *theta_grad, *weight_trace, *input_grad, *count;
+    Int *delta_sum, *last_sum;  // H and K of lazy learning
     Int *alpha, *alpha_grad, *error_table, *surrogate;
     Int *error, *listed, *row;  // scratch: errors of the layer that learns next, inputs that spiked, gradients of one neuron
     Layer layer[5];
@@ -82,6 +83,16 @@ void current(Network& net, const Layer& layer, const Int* pixels) {
     tally(net, layer, layer.n * nonzero(pixels, layer.m));
 }
 
+// What lazy learning takes from the inputs listed, `spikes` of them.
+void collect_events(const Network& net, const Layer& layer, Int spikes) {
+    for (Int i = 0; i < layer.n; ++i) {
+        const Int sum = net.delta_sum[layer.first + i];
+        Int* grad = layer.grad + i * layer.m;
+        if (sum)
+            for (Int k = 0; k < spikes; ++k) grad[net.listed[k]] = saturate(grad[net.listed[k]] - sum, net.grad);
+    }
+}
+
 // Currents from the inputs listed, `spikes` of them.
 void current(Network& net, const Layer& layer, Int spikes) {
     for (Int i = 0; i < layer.n; ++i) {
@@ -100,12 +111,13 @@ void begin(Network& net, const Int* sample, Int learn) {
     if (learn) {
         std::fill_n(net.theta_grad, net.neurons, 0);
         std::fill_n(net.input_grad, net.layer[0].n, 0);
+        std::fill_n(net.delta_sum, net.neurons, 0);
     }
     if (net.is_static) current(net, net.layer[0], sample);
 }
 
 // One step forward from the spikes `x` of the input units.
-void forward(Network& net, const Int* x) {
+void forward(Network& net, const Int* x, Int learn) {
     Int spikes = 0;
     for (Int j = 0; j < net.inputs; ++j) {
         net.weight_trace[j] = weight_trace(net, net.weight_trace[j], x[j], net.alpha[0]);
@@ -114,6 +126,7 @@ void forward(Network& net, const Int* x) {
     for (Int l = 0; l < net.layers; ++l) {
         const Layer& layer = net.layer[l];
         if (l > 0 || !net.is_static) current(net, layer, spikes);
+        if (net.lazy && learn & W) collect_events(net, layer, spikes);
         spikes = 0;
         for (Int i = 0; i < layer.n; ++i) {
             const Int spike = leak_and_fire(net, layer.first + i, net.alpha[l]);
@@ -152,6 +165,10 @@ void delta(Network& net, Int l, Int learn) {
             net.theta_grad[at] = net.each_step ? grad : saturate(net.theta_grad[at] + grad, net.grad);
         }
         if (learn & L) net.alpha_grad[l] += saturate(round_shift(d * net.alpha_trace[at], net.alpha_grad_shift), net.grad);
+        if (net.lazy) {
+            const Int sum = net.last_sum[at] = saturate(net.delta_sum[at] + (d << net.delta_shift), net.grad);
+            net.delta_sum[at] = saturate(round_shift(sum * (net.alpha_one * net.alpha_one / net.alpha[l]), net.alpha_frac), net.grad);
+        }
         if (l == 0 && net.is_static)
             net.input_grad[i] = saturate(net.input_grad[i] + round_shift(d * net.weight_trace[0], net.trace_frac), net.delta);
     }
@@ -243,7 +260,7 @@ void update_neurons(Network& net, Int l, Int learn) {
         }
     if (learn & L) {
         const Int change = round_shift(net.alpha_grad[l], layer.alpha_shift + net.rate_alpha);
-        net.alpha[l] = std::clamp(net.alpha[l] - change, Int{0}, net.alpha_one);
+        net.alpha[l] = std::clamp(net.alpha[l] - change, net.alpha_min, net.alpha_one);
         net.alpha_grad[l] = 0;
     }
 }
@@ -256,7 +273,7 @@ void learn_step(Network& net, Int label, Int learn) {
         const Int *deltas = net.delta_ + layer.first, *trace = net.weight_trace + layer.unit;
         delta(net, l, learn);
         if (l > 0) backward(net, layer);
-        if (!(learn & W) || (l == 0 && net.is_static)) continue;
+        if (!(learn & W) || (l == 0 && net.is_static) || net.lazy) continue;
         if (net.each_step)
             descend_outer(net, layer, deltas, trace, 0);
         else
@@ -270,10 +287,18 @@ void finish(Network& net, const Int* sample, Int learn) {
     for (Int l = net.layers - 1; learn && !net.each_step && l >= 0; --l) {
         const Layer& layer = net.layer[l];
         if (learn & W && layer.grad) {
-            for (Int i = 0; i < layer.n; ++i) descend(net, layer, i, layer.grad + i * layer.m);
-            std::fill_n(layer.grad, layer.n * layer.m, 0);
+            const Int* trace = net.weight_trace + layer.unit;
+            for (Int i = 0; i < layer.n; ++i) {
+                Int *grad = layer.grad + i * layer.m, sum = net.last_sum[layer.first + i];
+                for (Int j = 0; j < layer.m; ++j) {  // lazy learning visits the inputs that have a trace
+                    const bool visited = !net.lazy || trace[j];
+                    net.row[j] = !visited ? 0 : !net.lazy ? grad[j] : saturate(grad[j] + round_shift(sum * trace[j], net.trace_frac), net.grad);
+                    if (visited) grad[j] = 0;
+                }
+                descend(net, layer, i, net.row);
+            }
             end_of_pass(net);
-            tally(net, layer, layer.n * layer.m);
+            tally(net, layer, layer.n * (net.lazy ? nonzero(trace, layer.m) : layer.m));
         }
         update_neurons(net, l, learn);
     }
@@ -291,7 +316,7 @@ void network_steps(Network* net, Int first, Int last, const Int* sample, Int lab
     const Int always = 1;  // the one input unit of a static frame
     for (Int t = first; t <= last; ++t) {
         if (t == 0) begin(*net, sample, learn);
-        forward(*net, net->is_static ? &always : sample + t * net->inputs);
+        forward(*net, net->is_static ? &always : sample + t * net->inputs, learn);
         if (learn) learn_step(*net, label, learn);
         if (t == net->steps - 1) finish(*net, sample, learn);
     }

@@ -71,6 +71,7 @@ class Network:
         self.theta = torch.full((c.neurons,), c.theta_min)
         self.membrane, self.spike, self.theta_trace, self.alpha_trace = (zeros(c.neurons) for _ in range(4))
         self.current, self.delta, self.theta_grad = (zeros(c.neurons) for _ in range(3))
+        self.delta_sum, self.last_sum = zeros(c.neurons), zeros(c.neurons)  # H and K
         self.weight_trace = zeros(c.units)
         self.input_grad = zeros(c.sizes[1])
         self.count = zeros(c.classes)
@@ -147,7 +148,7 @@ class Network:
         target[label] = 1
         self._begin(shown, learn)
         for t in range(c.steps):
-            self._forward(x[t])
+            self._forward(x[t], learn)
             if learn:
                 self._learn(target, learn)
             if t == c.steps - 1:
@@ -158,8 +159,8 @@ class Network:
         for state in (self.membrane, self.spike, self.theta_trace, self.alpha_trace, self.weight_trace, self.count):
             state.zero_()
         if learn:
-            self.theta_grad.zero_()
-            self.input_grad.zero_()
+            for state in (self.theta_grad, self.input_grad, self.delta_sum):
+                state.zero_()
         if self.config.static:
             self._integrate(self.layers[0], sample)
 
@@ -168,28 +169,31 @@ class Network:
         if learn and c.cadence == "sample":
             for layer in reversed(self.layers):
                 if "w" in learn and layer.grad is not None:
-                    self._count(layer, layer.weight.numel())
-                    self._descend(layer, layer.grad)
-                    layer.grad.zero_()
+                    visited = self.weight_trace[layer.inputs] != 0 if c.lazy else torch.ones(layer.weight.shape[1], dtype=torch.bool)
+                    self._count("update", layer, len(layer.weight) * int(visited.count_nonzero()))
+                    self._descend(layer, self._gradient(layer) * visited)
+                    layer.grad[:, visited] = 0
                 self._update_neurons(layer, learn)
         if c.static and "w" in learn:
             first = self.layers[0]
-            self._count(first, first.busy(self.input_grad) * int(sample.count_nonzero()))
+            self._count("update", first, first.busy(self.input_grad) * int(sample.count_nonzero()))
             self._descend(first, lanes.static_gradient(self.input_grad, sample, c))
         self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], c)
 
     # -- a time step --------------------------------------------------------------------------
-    def _forward(self, spike: Tensor) -> None:
-        """One step forward from the spikes of the input units."""
+    def _forward(self, spike: Tensor, learn: str) -> None:
+        """One step forward from the spikes of the input units, and what lazy learning takes from them."""
         c = self.config
         leaked, self.theta_trace, self.alpha_trace = leak(
             self.membrane, self.spike, self.theta_trace, self.alpha_trace, self.theta, self.alpha[self._layer_of_neuron], c
         )
         spikes = [spike]
         for layer in self.layers:
+            at = layer.neurons
             if layer.spiking_input:
                 self._integrate(layer, spikes[-1] << PIXEL_FRAC)
-            at = layer.neurons
+            if c.lazy and "w" in learn:
+                layer.grad = saturate(layer.grad - torch.outer(self.delta_sum[at], spikes[-1]), c.grad)
             self.membrane[at], spike = fire(leaked[at], self.current[at], self.theta[at], c)
             spikes.append(spike)
         self.count += spike
@@ -206,16 +210,19 @@ class Network:
             trace = self.weight_trace[layer.inputs]
             if layer.number > 1:
                 error = lanes.backward(layer.weight, delta, c)
-                self._count(layer, layer.busy(delta) * c.sizes[layer.number - 1])
+                self._count("backward", layer, layer.busy(delta) * c.sizes[layer.number - 1])
             if not layer.spiking_input:
                 self.input_grad = errors.input_gradient(self.input_grad, delta, trace, c)
-            elif "w" in learn:
-                self._count(layer, layer.busy(delta) * int(trace.count_nonzero()))
+            elif "w" in learn and not c.lazy:
+                self._count("update", layer, layer.busy(delta) * int(trace.count_nonzero()))
                 grad = lanes.gradient(delta, trace, c)
                 if layer.grad is None:
                     self._descend(layer, grad)
                 else:
                     layer.grad = saturate(layer.grad.add_(grad), c.grad)
+        if c.lazy:
+            reciprocal = (c.alpha_one**2 // self.alpha)[self._layer_of_neuron]
+            self.last_sum, self.delta_sum = errors.delta_sum(self.delta_sum, self.delta, reciprocal, c)
         if "t" in learn:
             grad = errors.theta_gradient(self.delta, self.theta_trace, c)
             self.theta_grad = saturate(self.theta_grad + grad, c.grad) if c.cadence == "sample" else grad
@@ -227,8 +234,14 @@ class Network:
 
     # -- parts --------------------------------------------------------------------------------
     def _integrate(self, layer: Layer, x: Tensor) -> None:
-        self._count(layer, self.config.sizes[layer.number] * int(x.count_nonzero()))
+        self._count("forward", layer, self.config.sizes[layer.number] * int(x.count_nonzero()))
         self.current[layer.neurons] = lanes.current(layer.weight, x, self.config)
+
+    def _gradient(self, layer: Layer) -> Tensor:
+        """Weight gradients (N, M) of the sample, for those inputs that have a trace if learning is lazy."""
+        if not self.config.lazy:
+            return layer.grad
+        return lanes.lazy_gradient(layer.grad, self.last_sum[layer.neurons], self.weight_trace[layer.inputs], self.config)
 
     def _descend(self, layer: Layer, grad: Tensor) -> None:
         """One pass over a layer's weights."""
@@ -245,7 +258,7 @@ class Network:
             self.alpha[l - 1] = descent.leakage(int(self.alpha[l - 1]), int(self.alpha_grad[l - 1]), l, self.rate_alpha, c)
             self.alpha_grad[l - 1] = 0
 
-    def _count(self, layer: Layer, done: int) -> None:
-        """Counts a pass over a layer's synapses."""
+    def _count(self, phase: str, layer: Layer, done: int) -> None:
+        """Counts a pass over a layer's synapses, in a phase of `hw.memory_map.PHASES`."""
         self.sops += done
         self.sops_skipped += layer.weight.numel() - done

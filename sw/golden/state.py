@@ -37,7 +37,7 @@ def initial_state(
         raise ValueError(f"seed: {seed} is not legal; legal is a whole number of at least 0")
     c = config
     thetas = _per_layer("theta", theta, c, c.theta_min / c.u.one, c.u.high / c.u.one)
-    alphas = _per_layer("alpha", alpha, c, 0, 1)
+    alphas = _per_layer("alpha", alpha, c, c.alpha_min / c.alpha_one, 1)
     gains = _per_layer("gain", gain, c, 0, math.inf)
     for name, value in (("beta", beta), ("scale", scale)):
         if not 0 < value < math.inf:
@@ -48,7 +48,7 @@ def initial_state(
         weight = random.normal(0, layer_gain / math.sqrt(c.sizes[l - 1]), (c.sizes[l], c.sizes[l - 1]))
         state[f"weight.{l}"] = raw(weight, c.w.one, c.w.low, c.w.high)
         state[f"theta.{l}"] = raw(np.full(c.sizes[l], layer_theta), c.u.one, c.theta_min, c.u.high)
-    state["alpha"] = raw(alphas, c.alpha_one, 0, c.alpha_one)
+    state["alpha"] = raw(alphas, c.alpha_one, c.alpha_min, c.alpha_one)
     state["error_table"] = error_table(c, loss, beta=beta, scale=scale)
     state["surrogate"] = surrogate_table()
     if c.stochastic:

@@ -29,6 +29,17 @@ def test_core_equals_golden(cadence: str, kind: str):
     assert not missing(seen)
 
 
+def test_lazy_core_equals_golden():
+    torch.set_num_threads(1)
+    rng, seen = np.random.default_rng(SEED), Counter()
+    for n, fixed in enumerate([{"steps": 1}, {"steps": 5}, {"steps": 4, "lanes": 4, "neuron_lanes": 2}]):
+        config = random_config(rng, input="events", lazy=True, **fixed)
+        if n == 1 and config.weight_memory == "block":
+            config = config.replace(weight_latency=3)
+        seen += exercise(config, rng, samples=24, stall=0.3 if n == 1 else 0.0)
+    assert not missing(seen)
+
+
 @pytest.mark.parametrize("kind", INPUTS)
 def test_layers_of_one_neuron(kind: str):
     torch.set_num_threads(1)

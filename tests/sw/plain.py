@@ -48,6 +48,7 @@ class Plain:
     def __init__(self, config, state, rates):
         self.c, self.v, self.rates = config, {name: np.asarray(array).tolist() for name, array in state.items()}, rates
         self.names = tuple(self.v)
+        self.last_sums = {}  # K of lazy learning
         self.v.setdefault("alpha_grad", [0] * config.n_layers)  # no part of the state at cadence step
 
     def read(self):
@@ -64,6 +65,8 @@ class Plain:
             v[f"weight_trace.{l - 1}"] = [0] * inputs[l - 1]
             if learn and c.cadence == "sample":
                 v[f"theta_grad.{l}"] = [0] * c.sizes[l]
+            if learn and c.lazy:
+                v[f"delta_sum.{l}"] = [0] * c.sizes[l]
         v["count"] = [0] * c.classes
         if learn and c.static:
             v["input_grad"] = [0] * c.sizes[1]
@@ -76,6 +79,10 @@ class Plain:
             ]
             for l in layers:
                 a = alpha[l - 1]
+                if c.lazy and "w" in learn:
+                    for row, h in zip(v[f"grad.{l}"], v[f"delta_sum.{l}"], strict=True):
+                        for j, s in enumerate(x if l == 1 else v[f"spike.{l - 1}"]):
+                            row[j] = clip(row[j] - h, c.grad) if s else row[j]
                 for i in range(c.sizes[l]):
                     if l > 1 or not c.static or t == 0:
                         values = sample if l == 1 and c.static else [256 * s for s in (x if l == 1 else v[f"spike.{l - 1}"])]
@@ -95,7 +102,16 @@ class Plain:
                 self.learn(label, learn)
         if learn and c.cadence == "sample":
             for l in reversed(layers):
-                if "w" in learn and (l > 1 or not c.static):
+                if "w" in learn and c.lazy:
+                    traces = v[f"weight_trace.{l - 1}"]
+                    last_products = [[rounded(k * w, c.trace.f) for w in traces] for k in self.last_sums[l]]
+                    total = [
+                        [clip(g + p, c.grad) if w else 0 for g, p, w in zip(*both, traces, strict=True)]
+                        for both in zip(v[f"grad.{l}"], last_products, strict=True)
+                    ]
+                    self.update_weights(l, total, k_w)
+                    v[f"grad.{l}"] = [[0 if w else g for g, w in zip(row, traces, strict=True)] for row in v[f"grad.{l}"]]
+                elif "w" in learn and (l > 1 or not c.static):
                     self.update_weights(l, v[f"grad.{l}"], k_w)
                     v[f"grad.{l}"] = [[0] * c.sizes[l - 1] for _ in range(c.sizes[l])]
                 self.update_neurons(l, learn, v[f"theta_grad.{l}"])
@@ -128,8 +144,13 @@ class Plain:
                 else:
                     grad.append([clip(rounded(d * w, shift), c.grad) for w in trace])
             v[f"delta.{l}"] = delta
+            if c.lazy:
+                inverse = 2 ** (2 * c.alpha_frac) // v["alpha"][l - 1]
+                sums = [clip(h + d * 2 ** (c.grad.f - c.delta.f), c.grad) for h, d in zip(v[f"delta_sum.{l}"], delta, strict=True)]
+                v[f"delta_sum.{l}"] = [clip(rounded(k * inverse, c.alpha_frac), c.grad) for k in sums]
+                self.last_sums[l] = sums
             error = [clip(rounded(sum(v[f"weight.{l}"][i][j] * delta[i] for i in range(n)), c.w.f), c.delta) for j in range(m)]
-            if "w" in learn and grad:
+            if "w" in learn and grad and not c.lazy:
                 if c.cadence == "step":
                     self.update_weights(l, grad, self.rates[0])
                 else:
@@ -150,6 +171,16 @@ class Plain:
         if c.stochastic:
             v["rng"] = xorshift(v["rng"])
 
+    def alpha_min(self):
+        """Least leakage factor at which 16 is not less than its growth over the sample, and a trace of 1.0 does not vanish."""
+        c, one = self.c, 2**self.c.alpha_frac
+        for alpha in range(one // 4 if c.lazy else 0, one + 1):
+            trace = 2**c.trace.f
+            for _ in range(c.steps - 1):
+                trace = alpha * trace // one
+            if not c.lazy or (trace > 0 and 16 * alpha**c.steps >= one**c.steps):
+                return alpha
+
     def update_neurons(self, l, learn, grad):
         c, v = self.c, self.v
         if "t" in learn:
@@ -158,5 +189,5 @@ class Plain:
         if "l" in learn:
             mean = next(k for k in range(20) if 2**k >= c.sizes[l])
             step = rounded(v["alpha_grad"][l - 1], c.grad.f - c.alpha_frac + mean + self.rates[2])
-            v["alpha"][l - 1] = min(max(v["alpha"][l - 1] - step, 0), 2**c.alpha_frac)
+            v["alpha"][l - 1] = min(max(v["alpha"][l - 1] - step, self.alpha_min()), 2**c.alpha_frac)
             v["alpha_grad"][l - 1] = 0

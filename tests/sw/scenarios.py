@@ -5,12 +5,15 @@ from collections import Counter
 import numpy as np
 from plain import TWELVE
 
-from hw.config import Config, Q
+from hw.config import CADENCES, INPUTS, Config, Q
 from sw.checks import legal_state
 from sw.golden.state import initial_state
 
 SMALL = TWELVE.replace(sizes=(9, 7, 4), steps=5, lanes=3)
-SATURATING = ("weight", "membrane", "weight_trace", "theta_trace", "alpha_trace", "input_grad", "theta_grad")
+FORMS = [{"input": kind, "cadence": cadence, "lazy": False} for cadence in CADENCES for kind in INPUTS]
+FORMS += [{"input": "events", "cadence": "sample", "lazy": True}]
+"""Fields that decide how a network learns."""
+SATURATING = ("weight", "membrane", "weight_trace", "theta_trace", "alpha_trace", "input_grad", "theta_grad", "delta_sum")
 
 
 def random_config(random, **fixed):
@@ -19,7 +22,8 @@ def random_config(random, **fixed):
         formats = {
             name: Q(int(random.integers(1, 8)), int(random.integers(0, 16))) for name in ("w", "u", "trace", "delta", "grad")
         }
-        formats["trace"] = Q(int(random.integers(2, 4)), int(random.integers(8, 16)))  # narrow enough to saturate
+        trace_bits = (2, 5) if fixed.get("lazy") else (2, 4)  # narrow enough to saturate, or to be refused
+        formats["trace"] = Q(int(random.integers(*trace_bits)), int(random.integers(8, 16)))
         try:
             return Config(
                 sizes=tuple(int(n) for n in random.integers(1, 10, random.integers(3, 7))),
@@ -43,7 +47,8 @@ def random_state(config, random):
         if not name.startswith("alpha_grad")
     }
     theta = min(0.7, config.u.high / config.u.one)
-    sane = initial_state(config, int(random.integers(1000)), theta=theta, alpha=float(random.choice([0, 0.5, 1])), gain=2.0)
+    seed, least = int(random.integers(1000)), config.alpha_min / config.alpha_one
+    sane = initial_state(config, seed, theta=theta, alpha=max(float(random.choice([0, 0.5, 1])), least), gain=2.0)
     zero = {"alpha_grad": np.zeros(config.n_layers, int)} if config.cadence == "sample" else {}
     return state | zero | (sane if random.random() < 0.5 else {})
 
@@ -54,7 +59,7 @@ def random_sample(config, random):
     return random.random((config.steps, config.sizes[0])) < random.choice([0, 0.2, 0.6, 1])
 
 
-CORNERS = ("spikes", "ties", "errors", "theta at its floor", "alpha 0", "alpha 1", *(f"{name} saturated" for name in SATURATING))
+CORNERS = ("spikes", "ties", "errors", "theta at its floor", "alpha at its floor", "alpha 1", *(f"{name} saturated" for name in SATURATING))
 """What `corners` counts."""
 
 
@@ -68,7 +73,7 @@ def corners(config, state):
         elif kind == "theta":
             hit["theta at its floor"] += int((array == legal.low).sum())
         elif kind == "alpha":
-            hit["alpha 0"] += int((array == 0).sum())
+            hit["alpha at its floor"] += int((array == legal.low).sum())
             hit["alpha 1"] += int((array == legal.high).sum())
         elif kind == "delta":
             hit["errors"] += int((array != 0).sum())
@@ -79,7 +84,13 @@ def corners(config, state):
     return hit
 
 
-def seldom(hit, input, cadence, *more):
-    """What was seen so seldom that the comparison proves little: of CORNERS, but for what there is not at this input or cadence, and `more`."""
-    none = {"input_grad saturated": input == "events", "theta_grad saturated": cadence == "step"}
+def seldom(hit, form, *more):
+    """What was seen so seldom that the comparison proves little: of CORNERS, but for what there is not in this one of FORMS, and `more`."""
+    none = {
+        "input_grad saturated": form["input"] == "events",
+        "theta_grad saturated": form["cadence"] == "step",
+        "weight_trace saturated": form["lazy"],  # which has room for all spikes of a sample
+        "theta_trace saturated": form["lazy"],
+        "delta_sum saturated": not form["lazy"],
+    }
     return {name: hit[name] for name in (*CORNERS, *more) if hit[name] < 10 and not none.get(name)}

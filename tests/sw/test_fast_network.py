@@ -4,9 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scenarios import SMALL, corners, random_config, random_sample, random_state, seldom
+from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
 
-from hw.config import CADENCES, INPUTS, Config
+from hw.config import Config
 from sw import compiler
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
@@ -19,12 +19,11 @@ def same(a: Network, b: Network) -> bool:
     return counted and x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x)
 
 
-@pytest.mark.parametrize("input", INPUTS)
-@pytest.mark.parametrize("cadence", CADENCES)
-def test_equals_the_plain_one(input, cadence):
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(str(value) for value in form.values()))
+def test_equals_the_plain_one(form):
     random, hit = np.random.default_rng(11), Counter()
     for _ in range(30):
-        c = random_config(random, input=input, cadence=cadence)
+        c = random_config(random, **form)
         plain, fast, state = Network(c), FastNetwork(c), random_state(c, random)
         rates = dict(zip(("rate_w", "rate_theta", "rate_alpha"), random.integers(0, random.choice([3, 8, 16]), 3).tolist(), strict=True))
         for network in (plain, fast):
@@ -39,7 +38,7 @@ def test_equals_the_plain_one(input, cadence):
             hit += corners(c, plain.read())
             hit["stochastic updates"] += c.stochastic and "w" in learn
             hit["operations skipped"] += plain.sops_skipped > 0
-    assert not seldom(hit, input, cadence, "stochastic updates", "operations skipped")
+    assert not seldom(hit, form, "stochastic updates", "operations skipped")
 
 
 def test_step_by_step_is_the_same():

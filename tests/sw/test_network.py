@@ -1,24 +1,26 @@
 """The whole network: against the second opinion of plain.py over random configurations, and what holds for every sample."""
 
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from plain import Plain
-from scenarios import SMALL, corners, random_config, random_sample, random_state, seldom
+from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
 
-from hw.config import CADENCES, INPUTS
+from hw.config import Config, Q
+from sw import data
 from sw.golden.network import Network
+from sw.golden.recipe import Recipe
 from sw.golden.state import initial_state
 
 
-@pytest.mark.parametrize("input", INPUTS)
-@pytest.mark.parametrize("cadence", CADENCES)
-def test_equals_the_contract_written_out(input, cadence):
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(str(value) for value in form.values()))
+def test_equals_the_contract_written_out(form):
     random, hit = np.random.default_rng(7), Counter()
     for _ in range(45):
-        c = random_config(random, input=input, cadence=cadence)
+        c = random_config(random, **form)
         network, state = Network(c), random_state(c, random)
         network.load(state)
         rates = [int(k) for k in random.integers(0, random.choice([3, 8, 16]), 3)]
@@ -36,7 +38,44 @@ def test_equals_the_contract_written_out(input, cadence):
             assert result.winner == got["class"] and np.array_equal(result.counts, got["count"])
             assert np.array_equal(result.membranes, got[f"membrane.{c.n_layers}"])
             hit += corners(c, got)
-    assert not seldom(hit, input, cadence)
+    assert not seldom(hit, form)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lazy_learning_without_leak_is_learning_from_traces(seed):
+    """With leakage factors of 1.0 nothing is rounded, and while nothing saturates the order of the sums is free."""
+    random, changed = np.random.default_rng(seed), 0
+    base = SMALL.replace(input="events", trace=Q(4, 12), grad=Q(6, 12), stochastic=seed % 2 == 1)
+    networks = [Network(base), Network(base.replace(lazy=True))]
+    for network in networks:
+        network.load(initial_state(base, seed, theta=0.5, alpha=1.0, gain=2.0, scale=0.25))
+        network.rate_w = 5
+    for label in range(4):
+        sample = random.random((base.steps, base.sizes[0])) < 0.4
+        for network in networks:
+            before = network.read()
+            network.run(sample, label, "wt")
+        a, b = (network.read() for network in networks)
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+        changed += sum(int((b[name] != before[name]).sum()) for name in ("weight.1", "weight.2"))
+    assert changed > 100
+
+
+def test_lazy_learning_is_close_to_learning_from_traces():
+    """With a leak it differs by rounding only: the changes of weights point the same way."""
+    base = Config(input="events", trace=Q(5, 8), grad=Q(6, 12))
+    networks = [Network(base), Network(base.replace(lazy=True))]
+    state = Recipe(scale=0.25).state(base, 0)
+    changes = [[], []]
+    for sample, label in islice(data.load("digits", base).train, 20):
+        for network, change in zip(networks, changes, strict=True):
+            network.load(state)
+            network.run(sample, label, "w")
+            after = network.read()
+            change.append(np.concatenate([(after[name] - state[name]).ravel() for name in ("weight.1", "weight.2")]))
+    a, b = (np.concatenate(change).astype(float) for change in changes)
+    assert (a != 0).mean() > 0.1
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
 
 
 def test_steps_are_the_run_in_pieces():

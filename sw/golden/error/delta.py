@@ -35,3 +35,9 @@ def alpha_gradient(delta: Tensor, alpha_trace: Tensor, config: Config) -> Tensor
 def input_gradient(old: Tensor, delta: Tensor, trace: Tensor, config: Config) -> Tensor:
     """D of a static first layer, format `delta`: the sum over steps of delta times the scalar `trace` of the frame."""
     return saturate(torch.add(old, round_shift(delta * trace, config.trace.f)), config.delta)
+
+
+def delta_sum(old: Tensor, delta: Tensor, reciprocal: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    """The sums K of deltas and H = K / alpha of lazy learning, format `grad`, after a step; `reciprocal` is 1/alpha of each neuron's layer."""
+    total = saturate(old + (delta << (config.grad.f - config.delta.f)), config.grad)
+    return total, saturate(round_shift(total * reciprocal, config.alpha_frac), config.grad)

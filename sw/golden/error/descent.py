@@ -14,5 +14,5 @@ def thresholds(theta: Tensor, grad: Tensor, rate: int, config: Config) -> Tensor
 
 
 def leakage(alpha: int, grad: int, layer: int, rate: int, config: Config) -> int:
-    """The layer's leakage factor, 0 .. 2**alpha_frac, after a step along the mean of its neurons' gradients (`grad` is their sum)."""
-    return min(max(alpha - round_shift(grad, config.alpha_shift(layer, rate)), 0), config.alpha_one)
+    """The layer's leakage factor, alpha_min .. 2**alpha_frac, after a step along the mean of its neurons' gradients (`grad` is their sum)."""
+    return min(max(alpha - round_shift(grad, config.alpha_shift(layer, rate)), config.alpha_min), config.alpha_one)

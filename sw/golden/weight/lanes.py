@@ -32,6 +32,11 @@ def static_gradient(input_grad: Tensor, pixels: Tensor, config: Config) -> Tenso
     return gradient(input_grad, pixels << (config.trace.f - PIXEL_FRAC), config)
 
 
+def lazy_gradient(grad: Tensor, delta_sum: Tensor, trace: Tensor, config: Config) -> Tensor:
+    """Weight gradients (N, M) of a sample learned lazily: `grad` (N, M), what its events left, and K (N,) times the last weight traces (M,)."""
+    return saturate(grad + round_shift(torch.outer(delta_sum, trace), config.trace.f), config.grad)
+
+
 def descend(weight: Tensor, grad: Tensor, rate: int, config: Config, random: Tensor | None = None) -> Tensor:
     """Weights after an update at learning rate 2**-rate.
 
