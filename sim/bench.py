@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from boards import BOARDS, get_board
 from hw.build import build as build_board
-from hw.config import Config
+from hw.config import Config, Q
 from hw.memory_map import PHASES
 from hw.report import BuildError
 from sim.build import OPT
@@ -40,14 +40,18 @@ from sw import data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import Recipe
-from sw.options import output, whole
+from sw.options import DESIGN, flag, output, whole
 from sw.stop import Parameters, stop
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
 COLOURS = dict(zip(PHASES, ("#1f5fa8", "#9aa0a6", "#d1495b", "#edae49"), strict=True))
 KINDS = ("inference", "training")
+LANES = ("lanes", "neuron_lanes")
 GROWTH = Config(sizes=(64, 32, 10), input="events", lanes=4)
 """Where growth starts from: one field at a time is changed."""
+EVENTS = Config(sizes=(784, 200, 10), input="events", lanes=8, neuron_lanes=2, trace=Q(5, 8), grad=Q(6, 12))
+"""Whose growth with activity is shown, learned from traces and lazily."""
+LARGE = f"{EVENTS.title}, T = {EVENTS.steps}, {EVENTS.lanes} lanes, {EVENTS.neuron_lanes} neuron lanes"
 ACTIVITIES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -80,7 +84,7 @@ def cycles(config: Config, samples: list[tuple[np.ndarray, int]], warm: list[tup
             for name, rate in recipe.rates(0).items():
                 setattr(device, name, rate)
                 setattr(network, name, rate)
-            before, ideal = device.counters(), dict.fromkeys(PHASES, 0)
+            before, ideal, done = device.counters(), dict.fromkeys(PHASES, 0), dict(network.done)
             for sample, label in samples:
                 got, want = device.run(sample, label, learn), network.run(sample, label, learn)
                 if got.winner != want.winner or not np.array_equal(got.membranes, want.membranes):
@@ -89,7 +93,11 @@ def cycles(config: Config, samples: list[tuple[np.ndarray, int]], warm: list[tup
                     ideal[phase] += count
             after = device.counters()
             out[kind] = {
-                phase: {"real": (after[f"cycles_{phase}"] - before[f"cycles_{phase}"]) / len(samples), "ideal": ideal[phase] / len(samples)}
+                phase: {
+                    "real": (after[f"cycles_{phase}"] - before[f"cycles_{phase}"]) / len(samples),
+                    "ideal": ideal[phase] / len(samples),
+                    "done": (network.done[phase] - done[phase]) / len(samples),
+                }
                 for phase in PHASES
             }
     return out
@@ -106,6 +114,8 @@ def growth(samples: int, quiet: bool) -> dict[str, list[dict[str, Any]]]:
         "steps": [(t, GROWTH.replace(steps=t), 0.25) for t in (2, 8, 32)],
         "lanes": [(n, GROWTH.replace(lanes=n), 0.25) for n in (1, 4, 16)],
         "activity": [(share, GROWTH, share) for share in ACTIVITIES],
+        "activity, large": [(share, EVENTS, share) for share in ACTIVITIES],
+        "activity, large, lazy": [(share, EVENTS.replace(lazy=True), share) for share in ACTIVITIES],
     }
     out: dict[str, list[dict[str, Any]]] = {}
     with tqdm(total=sum(map(len, axes.values())), desc="growth", unit=" points", disable=quiet) as bar:
@@ -218,7 +228,7 @@ def measure(names: list[str], options: argparse.Namespace) -> Iterator[dict[str,
     """A row for each board, of its own configuration."""
     for name in names:
         board = get_board(name)
-        config = board.config
+        config = board.config.replace(**{name: getattr(options, name) for name in LANES if getattr(options, name) is not None})
         samples, warm = real_samples(config, options.samples, options.warm) if config.sizes[0] in (64, 784) else (
             random_samples(config, 0.3, options.samples), random_samples(config, 0.3, options.warm))  # fmt: skip
         row: dict[str, Any] = {"board": name, "network": config.title, "steps": config.steps, "lanes": config.lanes, "input": config.input,
@@ -230,6 +240,8 @@ def measure(names: list[str], options: argparse.Namespace) -> Iterator[dict[str,
         for kind in KINDS:
             row[f"{kind}_share"] = total(row["cycles"][kind], "ideal") / total(row["cycles"][kind], "real")
             row[f"{kind}_per_second"] = 1e6 * mhz / total(row["cycles"][kind], "real")
+        update = row["cycles"]["training"]["update"]
+        row["updates_per_cycle"] = update["done"] / update["real"]
         row["chip_ms"] = total(row["cycles"]["training"], "real") / mhz / 1e3
         row["processor_ms"] = on_processor(config, samples[0][0], options.runs)
         yield row
@@ -252,6 +264,8 @@ def as_text(report: dict[str, Any]) -> str:
                          *(f"{figures[p]['real']:.0f}/{figures[p]['ideal']:.0f}" for p in PHASES), f"{total(figures, 'real'):.0f}",
                          f"{total(figures, 'ideal'):.0f}", f"{r[f'{kind}_share']:.2f}", mhz, f"{r[f'{kind}_per_second']:,.0f}"))  # fmt: skip
     lines = [*columns(rows), "", "Phases: real/ideal cycles. MHz is the Fmax of the build; in brackets the board's clock, without a build.", FORMULA, ""]
+    lines += [f"{r['board']}: {r['updates_per_cycle']:.1f} weights or their gradients updated a cycle while updating,"
+              f" {r['updates_per_cycle'] / r['lanes']:.2f} of the lanes" for r in report["boards"]] + [""]  # fmt: skip
     rows = [("on-line training sample", "ms, one thread", "chip is faster by")]
     for r in report["boards"]:
         rows.append((f"{r['board']}, {r['network']}: chip", f"{r['chip_ms']:.4f}", ""))
@@ -264,7 +278,12 @@ def as_text(report: dict[str, Any]) -> str:
             rows += [(name, f"{p['value']:g}", *(f"{total(p['cycles'][kind], which):.0f}" for kind in KINDS for which in ("real", "ideal")))
                      for p in points]  # fmt: skip
         lines += ["", *columns(rows), f"From {GROWTH.title}, T = {GROWTH.steps}, {GROWTH.lanes} lanes, events, activity 25 %; activity is"
-                  " the share of inputs that spike in a step."]  # fmt: skip
+                  " the share of inputs that spike in a step.", f"Large: {LARGE}."]  # fmt: skip
+        for name, points in report["growth"].items():
+            if name.startswith("activity"):
+                fewer = [total(points[-1]["cycles"][kind], "real") / total(points[0]["cycles"][kind], "real") for kind in KINDS]
+                lines.append(f"{name}: {ACTIVITIES[0]:.0%} takes {fewer[0]:.1f} times ({KINDS[0]}) and {fewer[1]:.1f} times ({KINDS[1]}) fewer cycles"
+                             f" than {ACTIVITIES[-1]:.0%}")  # fmt: skip
     if "simulators" in report:
         s = report["simulators"]
         rows = [("simulator", "samples/s", "with the whole state read")]
@@ -320,19 +339,22 @@ def plot_boards(rows: list[dict[str, Any]], path: Path) -> None:
 
 def plot_growth(points: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Cycles against each thing that grows, real and ideal."""
-    figure, grid = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    names = {"neurons": "hidden neurons", "steps": "time steps T", "lanes": "lanes", "activity": "share of inputs that spike in a step"}
+    figure, grid = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
+    share = "share of inputs that spike in a step"
+    names = {"neurons": "hidden neurons", "steps": "time steps T", "lanes": "lanes", "activity": share,
+             "activity, large": f"{share}\n{LARGE}", "activity, large, lazy": f"{share}\nthe same, learning lazily"}  # fmt: skip
     for axis, (name, series) in zip(grid.flat, points.items(), strict=True):
         x = [p["value"] for p in series]
         for kind, colour in zip(KINDS, ("#1f5fa8", "#d1495b"), strict=True):
             axis.plot(x, [total(p["cycles"][kind], "real") for p in series], "o-", color=colour, label=kind)
             axis.plot(x, [total(p["cycles"][kind], "ideal") for p in series], ":", color=colour, label=f"{kind}, ideal")
         axis.set(xlabel=names[name], ylabel="cycles of a sample", xscale="log", yscale="log")
-        axis.set_xticks(x, [f"{100 * v:g} %" if name == "activity" else f"{v:g}" for v in x])
+        axis.set_xticks(x, [f"{100 * v:g} %" if name.startswith("activity") else f"{v:g}" for v in x])
         axis.minorticks_off()
         axis.grid(color="#e6e6e6", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     grid[0, 0].legend(fontsize=8)
+    grid[1, 2].set_ylim(grid[1, 1].get_ylim())
     figure.suptitle(f"How cycles grow, from {GROWTH.title}, T = {GROWTH.steps}, {GROWTH.lanes} lanes, events at 25 % activity")
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -343,12 +365,14 @@ def main(arguments: list[str] | None = None) -> int:
     own = "(default: %(default)s)"
     p.add_argument("--board", choices=BOARDS, action="append", metavar="NAME",
                    help=f"a board whose configuration is measured and built; may be given again: {', '.join(BOARDS)} (default: icebreaker)")  # fmt: skip
+    for name in LANES:
+        p.add_argument(flag(name), **DESIGN[name] | {"help": f"{DESIGN[name]['help']}, in place of the board's"})
     p.add_argument("--samples", type=whole(1), default=10, metavar="N", help=f"samples to measure cycles with {own}")
     p.add_argument("--warm", type=whole(0), default=1000, metavar="N", help=f"samples that are learned first {own}")
     p.add_argument("--runs", type=whole(1), default=30, metavar="N", help=f"timed runs on this processor {own}")
     p.add_argument("--opt", choices=OPT, default="fast", help=f"simulations quick to build, or fast to run; cycles are the same {own}")
     p.add_argument("--no-build", action="store_true", help="leave out the builds: no Fmax, the board's clock instead")
-    p.add_argument("--no-growth", action="store_true", help="leave out how cycles grow (8 builds of small cores)")
+    p.add_argument("--no-growth", action="store_true", help="leave out how cycles grow (builds of ten small cores)")
     p.add_argument("--no-simulators", action="store_true", help="leave out the rates of the simulators")
     p.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     options = p.parse_args(arguments)
@@ -366,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
             config = get_board(names[0]).config
             shown, _ = real_samples(config, 16, 0)
             report["simulators"] = {"network": f"{names[0]}, {config.title}", "rates": simulators(config, shown)}
-    except (BuildError, SimulationError, FileNotFoundError, RuntimeError) as e:
+    except (BuildError, SimulationError, FileNotFoundError, RuntimeError, ValueError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     FOLDER.mkdir(parents=True, exist_ok=True)

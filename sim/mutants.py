@@ -46,6 +46,7 @@ def _core(cadence: str, kind: str) -> str:
     return f"tests/hw/test_core.py::test_core_equals_golden[{kind}-{cadence}]"
 
 
+_LAZY = "tests/hw/test_core.py::test_lazy_core_equals_golden"
 _BLOCKS = "tests/hw/test_blocks.py::"
 _MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
 _DELTA = _BLOCKS + "test_delta_follows_the_tables"
@@ -89,11 +90,20 @@ MUTANTS = (
            _GRADIENT),
     Mutant("threshold without a floor", "hw/error/threshold.py", "Mux(theta < c.theta_min, c.theta_min, theta).as_signed()", "theta",
            _THRESHOLD),
-    Mutant("leakage above 1", "hw/error/leakage.py", "Mux(moved > c.alpha_one, c.alpha_one, moved)", "moved", _core("sample", "static")),
+    Mutant("leakage above 1", "hw/error/leakage.py", "Mux(moved > most, most, moved)", "moved", _core("sample", "static")),
     Mutant("leakage gradient kept", "hw/error/leakage.py", "m.d.comb += summed.eq(0)", "m.d.comb += summed.eq(total[at])",
            _core("step", "static")),
     Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | Cat(", "any_delta.eq(Cat(",
            _core("sample", "static")),
+    # an event, learned lazily
+    Mutant("lazy: events of step 0", "hw/core.py", "((schedule.learn & LEARN_W) != 0) & (schedule.step != 0)", "(schedule.learn & LEARN_W) != 0", _LAZY),
+    Mutant("lazy: an event that was none", "hw/weight/lanes.py", "delay(m, self.factor != 0, 4)", "1", _LAZY),
+    Mutant("lazy: gradient kept", "hw/weight/lanes.py", "Mux(apply, 0, total)", "total", _LAZY),
+    Mutant("lazy: last sum divided", "hw/error/gradient.py", "Mux(pipe.reg(i.final, 2), pipe.reg(total, 2), grown)", "grown", _LAZY),
+    Mutant("lazy: sum of the last sample", "hw/error/gradient.py", "Mux(i.first, 0, i.delta_sum)", "i.delta_sum", _LAZY),
+    Mutant("lazy: reciprocal not renewed", "hw/error/leakage.py", "stale.bit_select(which, 1).eq(1)", "stale.bit_select(which, 1).eq(0)", _LAZY),
+    Mutant("lazy: no floor of leakages", "hw/error/leakage.py", "Mux(moved < least, least,", "Mux(moved < 0, 0,", _LAZY),
+    Mutant("lazy: trace of another unit", "hw/spike/neurons.py", "walker.active & ~self.during[Pass.FINISH] if", "walker.active if", _LAZY),
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
     Mutant("written before it is known where", "hw/host/command.py", "host.write.eq(request.valid & settled & known)", "host.write.eq(request.valid & settled)", _COMMAND),

@@ -1,4 +1,4 @@
-"""Random configurations, each with both cadences and both kinds of input: `python -m sim.sweep --help`.
+"""Random configurations, each with both cadences and both kinds of input, and as many that learn lazily: `python -m sim.sweep --help`.
 
 Every array of the state is compared after every sample. Exit code 1 if anything differs, or if corner cases (spikes, ties,
 saturations, ...) were seen so seldom that the run proves nothing.
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, times cadences times kinds of input."""
+    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, times cadences times kinds of input, and one more each that learns lazily."""
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
@@ -54,6 +54,10 @@ def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
             base = base.replace(weight_latency=(1, 3)[n % 2])
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
             yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
+        lazy = random_config(np.random.default_rng((seed, n, k + 1)), input="events", lazy=True, **fixed)
+        if lazy.weight_memory == "block":
+            lazy = lazy.replace(weight_latency=(1, 3)[n % 2])
+        yield Case(f"{n}-lazy", lazy, (seed, n, k + 1), samples, engine)
 
 
 def play(case: Case) -> Outcome:
@@ -79,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = p.parse_args(arguments)
     todo = [c for c in cases(options.configs, options.seed, options.samples, options.engine) if options.case in (None, c.name)]
     if not todo:
-        p.error(f"--case: {options.case} is not legal; legal is 0-sample-static to {options.configs - 1}-step-events")
+        p.error(f"--case: {options.case} is not legal; legal is 0-sample-static to {options.configs - 1}-lazy")
     start = time.monotonic()
     seen: Counter = Counter()
     failures = {}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hw.config import Config
+from hw.config import Config, Q
 from sim import bench
 from sim.ideal import Counting
 from sw.golden.state import initial_state
@@ -38,6 +38,19 @@ def test_needed_operations_of_spikes_and_what_never_is_needed():
     hidden = np.count_nonzero(network.read()["delta.1"])
     assert network.needed == {"forward": 2 * 7, "neuron": 0, "backward": 1 * 7, "update": hidden * 2} and hidden > 0
     assert sum(network.needed.values()) <= network.sops  # the gateware counts whole groups of lanes
+
+
+def test_needed_operations_of_lazy_learning():
+    """Two inputs spike in step 1 and never else: their synapses with a gradient are visited once, none in a step."""
+    config = SMALL.replace(input="events", trace=Q(5, 8), grad=Q(6, 12), lazy=True)
+    network = Counting(config)
+    network.load(initial_state(config, 1, theta=7.9, alpha=1.0) | {"surrogate": np.full(256, 4095)})
+    sample = np.zeros((5, 9), bool)
+    sample[1, [2, 5]] = True
+    network.run(sample, 1, "w")
+    hidden = np.count_nonzero(network.read()["delta.1"])
+    assert (network.read()["delta.2"] != 0).all()
+    assert network.needed == {"forward": 2 * 7, "neuron": 0, "backward": 5 * 4 * 7, "update": 2 * hidden} and hidden > 0
 
 
 def test_report(tmp_path, capsys, monkeypatch):
