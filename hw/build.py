@@ -83,6 +83,8 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     family, c = board.chip.family, config
     elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
     memories = {name: (r.lanes, r.depth, r.bits + r.parity) for name, r in regions(c).items() if name not in elsewhere}
+    if c.shared:
+        memories["delta"] = (1, memories["delta"][1], c.lanes * memories["delta"][2])
     if c.cadence == "step":
         memories["theta_copy"] = memories["theta"]
     for name in ("surrogate", "error_table"):  # one in every neuron lane

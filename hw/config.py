@@ -22,6 +22,7 @@ PHI_STEP_FRAC = 5  # table entry a stands for |v| in [a/32, (a+1)/32)
 RATE_MAX = 15  # a learning rate is 2**-k with k in 0..RATE_MAX
 ROW_BITS = 16  # a lane's memory row in a host address
 LANE_BITS = 8  # a lane number in a host address
+NEURON_MULTIPLIERS = 4  # a neuron lane uses at once
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ class Config:
     parity: bool = False
     """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word): one in which a bit flipped is noticed
     when it is read. Leakage factors are registers and have none."""
+    shared: bool = False
+    """Fewer multipliers and cells, a few more cycles, the same numbers: the neurons use the multipliers of the first lanes, which take no row
+    meanwhile; two lanes share what changes their weights. For `weight_memory` spram, whose weights change in every second cycle at most."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -124,7 +128,7 @@ class Config:
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
             if getattr(self, field) not in legal:
                 raise bad(field, " or ".join(legal))
-        for field in ("stochastic", "parity"):
+        for field in ("stochastic", "parity", "shared"):
             if not isinstance(getattr(self, field), bool):
                 raise bad(field, "True or False")
         for field in ("w", "u", "trace", "delta", "grad"):
@@ -162,6 +166,8 @@ class Config:
                 raise bad("lanes", f"{64 // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
             if self.rows > 1 << 14:
                 raise ValueError(f"sizes: {self.sizes} need {self.rows} rows; legal is at most {1 << 14} where weight_memory is spram")
+        if self.shared and not (self.weight_memory == "spram" and self.lanes >= NEURON_MULTIPLIERS * self.neuron_lanes):
+            raise bad("shared", f"False unless weight_memory is spram, with {NEURON_MULTIPLIERS} lanes to a neuron lane")
         if self.rows > 1 << ROW_BITS:
             raise ValueError(f"sizes: {self.sizes} with {self.lanes} lanes need {self.rows} rows a lane; legal is at most {1 << ROW_BITS}")
 
@@ -369,10 +375,11 @@ class Config:
 
     @property
     def digest(self) -> int:
-        """32 bits that name this configuration; the core shows them in register `config`. Parity is left out of them where there is none."""
+        """32 bits that name this configuration; the core shows them in register `config`. Parity and sharing are left out where there is none."""
         values = asdict(self)
-        if not self.parity:
-            del values["parity"]
+        for field in ("parity", "shared"):
+            if not values[field]:
+                del values[field]
         return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "little")
 
     @property

@@ -106,7 +106,7 @@ DESCRIPTION_DOCS = (
     (2, "neuron lanes"),
     (1, "weight latency"),
     *((1, f"{name}: " + ", ".join(f"{k} {choice}" for k, choice in enumerate(names))) for name, names in _CHOICES.items()),
-    (1, "bit 0 stochastic rounding, bit 1 parity"),
+    (1, "bit 0 stochastic rounding, bit 1 parity, bit 2 shared multipliers"),
     *((2, f"format of `{name}`") for name in _FORMATS),
     (1, "fraction bits of a leakage factor"),
     (4, "least threshold"),
@@ -121,7 +121,7 @@ def description(config: Config, link: Link) -> bytes:
     choices = (names.index(getattr(c, name)) for name, names in _CHOICES.items())
     formats = (part for name in _FORMATS for part in (getattr(c, name).i, getattr(c, name).f))
     return (_LINK.pack(VERSION, link.buffer, link.reply, link.clock, link.baud)
-            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, c.stochastic | c.parity << 1, *formats, c.alpha_frac, c.theta_min)
+            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, c.stochastic | c.parity << 1 | c.shared << 2, *formats, c.alpha_frac, c.theta_min)
             + bytes([len(c.sizes)]) + struct.pack(f"<{len(c.sizes)}H", *c.sizes))  # fmt: skip
 
 
@@ -141,5 +141,5 @@ def read_description(data: bytes) -> tuple[Config, Link]:
     fields: dict[str, Any] = {name: names[k] for (name, names), k in zip(_CHOICES.items(), choices, strict=True)}
     fields |= {name: Q(*formats[2 * k : 2 * k + 2]) for k, name in enumerate(_FORMATS)}
     config = Config(sizes=sizes, steps=steps, lanes=lanes, neuron_lanes=neuron_lanes, weight_latency=weight_latency, stochastic=bool(switches & 1), parity=bool(switches & 2),
-                    alpha_frac=alpha_frac, theta_min=theta_min, **fields)  # fmt: skip
+                    shared=bool(switches & 4), alpha_frac=alpha_frac, theta_min=theta_min, **fields)  # fmt: skip
     return config, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)
