@@ -112,6 +112,7 @@ def in_logic(config: Config, board: Board) -> list[str]:
 def needs(config: Config, board: Board) -> dict[str, int]:
     """What the core and the host port need, before anything is built: memories by their shapes, LUTs by rule of thumb."""
     fixed, lane = _LUT_OF_LANE[board.chip.family.name]
+    lane //= 1 + config.shared
     bram, lut = _block_rams(config, board), fixed + lane * config.lanes
     for name in in_logic(config, board):
         bram.pop(name, None)
