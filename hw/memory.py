@@ -302,7 +302,7 @@ class SpramBanks(wiring.Component):
 
 
 class WideBanks(wiring.Component):
-    """As LaneBanks, in one memory of all lanes' words side by side, which takes fewer block RAMs where words are short and rows are few.
+    """As LaneBanks, but one memory, in which the lanes' words stand side by side: fewer block RAMs where words are short and rows are few.
 
     Timing:   latency 1 cycle
     """

@@ -88,7 +88,7 @@ MUTANTS = (
     Mutant("rounded as the next one's", "hw/weight/lanes.py", "Mux(self.valid[2], constant, other.c)", "Mux(self.valid[1], constant, other.c)", _SHARED),
     Mutant("weights of the next row", "hw/weight/lanes.py", "~self.changing | self.valid[4]", "1", _SHARED),
     Mutant("the other lane's random bits", "hw/weight/lanes.py", "Mux(second, lane_word(word, other), lane_word(word, lane))", "lane_word(word, lane)", _SHARED),
-    Mutant("sum begun before the last left", "hw/weight/lanes.py", "words + 1 if c.shared", "words - 3 if c.shared", _SHARED),
+    Mutant("sum begun before the last left", "hw/weight/lanes.py", "words + 1 if c.shared", "1 if c.shared", _SHARED),
     # an error
     Mutant("rounding constant", "hw/fixed.py", "return 1 << (n - 1) if n else 0", "return (1 << (n - 1)) - 1 if n else 0", _GRADIENT),
     Mutant("surrogate table wraps", "hw/error/delta.py", "Mux(magnitude < PHI_ENTRIES, magnitude, PHI_ENTRIES - 1)", "magnitude[:8]", _DELTA),

@@ -69,7 +69,7 @@ DESIGN: dict[str, dict[str, Any]] = {
     "w": {"type": fixed_point, "metavar": "I,F", "help": "format of the weights: integer bits, the sign among them, and fraction bits"},
     "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
     "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word of lanes and neurons"},
-    "shared": {"action": BooleanOptionalAction, "help": "neurons use the multipliers of the first lanes, with --weight-memory spram"},
+    "shared": {"action": BooleanOptionalAction, "help": "neurons use the multipliers of lanes; with --weight-memory spram"},
 }
 """Fields of a configuration that are options, as argparse takes them."""
 

@@ -52,6 +52,7 @@ class Lanes(wiring.Component):
     Numerics: docs/numerics.md, the lines of I, e, g, G and W
     Timing:   a row a cycle; a free cycle after a FORWARD sum, in which the sums move on and clear; a row every second cycle where the
               weights are changed in single-port memories; the P currents of a group leave before the next `last` row is taken.
+              If lanes are shared (`Config.shared`) they leave before the next row's product comes, and no row is taken while `reserve` is high.
               Latency of a sum: R + 4 cycles (FORWARD), R + 4 + ceil(log2 P) (BACKWARD), where R is `Config.weight_latency`
     Golden:   sw/golden/weight/lanes.py, equal in every bit
     """
@@ -182,9 +183,9 @@ class Lanes(wiring.Component):
             m.submodules[f"mul_{lane}"] = mul
             w, delta = self.w_read[lane], self.delta_read[lane]
             a, b, constant = Mux(self.summing, w, delta), Mux(self.backward, delta, self.factor), Mux(self.summing, 0, rounding(c.weight_grad_shift))
-            if other is not None:  # a row in cycle 1, or in cycle 2, keeps the neurons out
-                a, b = Mux(self.valid[1], a, other.a).as_signed(), Mux(self.valid[1], b, other.b).as_signed()
-                constant = Mux(self.valid[2], constant, other.c)
+            if other is not None:  # a row has the multiplier, the neurons if there is none
+                a, b = Mux(self.valid[1], a, other.a), Mux(self.valid[1], b, other.b)
+                constant = Mux(self.valid[2], constant, other.c)  # is added in cycle 2
                 m.d.comb += other.p.eq(mul.port.p)
             m.d.comb += [mul.port.a.eq(a), mul.port.b.eq(b), mul.port.c.eq(constant), mul.port.en.eq(1)]
             products.append(mul.port.p if other is None else mul.port.p[: sum(bits)].as_signed())
