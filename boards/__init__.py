@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amaranth.build import Attrs, PinsN, Resource
 from amaranth_boards.ice40_hx8k_b_evn import ICE40HX8KBEVNPlatform
 from amaranth_boards.icebreaker import ICEBreakerPlatform
@@ -24,15 +26,21 @@ _ICE40_FLASH = 0x10_0000
 # board's USB bootloader, at 2 MiB; the flash has at least 4 MiB.
 _ULX3S_FLASH = 0x38_0000
 
+_ICEBREAKER = Board(
+    name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True, loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
+    config=Config(sizes=(784, 64, 10), lanes=4, cadence="step", weight_memory="spram"),
+    # Red and green on the board, two green ones on the part that breaks off (PMOD 2).
+    resources=tuple(ICEBreakerPlatform.break_off_pmod),
+    lights={"configured": ("led_g", 2), "alive": ("led_g", 3), "busy": ("led_g", 0), "error": ("led_r", 0)},
+)  # fmt: skip
+
 BOARDS: dict[str, Board] = {
     board.name: board
     for board in (
-        Board(name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True, loader=("-b", "ice40_generic"),
-              flash=_ICE40_FLASH,
-              config=Config(sizes=(784, 64, 10), lanes=4, cadence="step", weight_memory="spram"),
-              # Red and green on the board, two green ones on the part that breaks off (PMOD 2).
-              resources=tuple(ICEBreakerPlatform.break_off_pmod),
-              lights={"configured": ("led_g", 2), "alive": ("led_g", 3), "busy": ("led_g", 0), "error": ("led_r", 0)}),
+        _ICEBREAKER,
+        # The same board with twice as many lanes, which have all its multipliers and half as many bits. So few learn only if they are rounded by chance.
+        replace(_ICEBREAKER, name="icebreaker-8bit", config=_ICEBREAKER.config.replace(
+            lanes=8, shared=True, stochastic=True, w=Q(1, 7), u=Q(3, 7), trace=Q(3, 8), delta=Q(2, 6), grad=Q(2, 7), alpha_frac=7, theta_min=8)),
         Board(name="ice40-hx8k-b-evn", platform=ICE40HX8KBEVNPlatform, chip=HX8K, clock=48e6, lights=_LIGHTS, buffer=512,
               loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
               # No multipliers: numbers of 12 bits, whose products take half the cells.

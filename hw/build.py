@@ -83,6 +83,8 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     family, c = board.chip.family, config
     elsewhere = {"alpha", "alpha_grad"} | ({"weight"} if c.weight_memory == "spram" else set())
     memories = {name: (r.lanes, r.depth, r.bits + r.parity) for name, r in regions(c).items() if name not in elsewhere}
+    if c.shared:
+        memories["delta"] = (1, memories["delta"][1], c.lanes * memories["delta"][2])
     if c.cadence == "step":
         memories["theta_copy"] = memories["theta"]
     if c.lazy:
@@ -112,6 +114,7 @@ def in_logic(config: Config, board: Board) -> list[str]:
 def needs(config: Config, board: Board) -> dict[str, int]:
     """What the core and the host port need, before anything is built: memories by their shapes, LUTs by rule of thumb."""
     fixed, lane = _LUT_OF_LANE[board.chip.family.name]
+    lane //= 1 + config.shared
     bram, lut = _block_rams(config, board), fixed + lane * config.lanes
     for name in in_logic(config, board):
         bram.pop(name, None)

@@ -24,6 +24,7 @@ GROWTH_BITS = 4  # lazy learning: a delta may grow to 2**GROWTH_BITS times itsel
 RATE_MAX = 15  # a learning rate is 2**-k with k in 0..RATE_MAX
 ROW_BITS = 16  # a lane's memory row in a host address
 LANE_BITS = 8  # a lane number in a host address
+NEURON_MULTIPLIERS = 4  # a neuron lane uses at once
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class Config:
     lazy: bool = False
     """Weights learn from their inputs' events, not from traces step by step: a spike that is summed forward is learned from in the same cycle, and
     after the sample each synapse whose input spiked is visited once. For events at cadence `sample`; keeps leakages above `alpha_min`."""
+    shared: bool = False
+    """Fewer multipliers and cells, a few more cycles, the same numbers: the neurons use the multipliers of the first lanes, which take no row
+    meanwhile; two lanes share what changes their weights. For `weight_memory` spram, whose weights change in every second cycle at most."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -129,7 +133,7 @@ class Config:
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
             if getattr(self, field) not in legal:
                 raise bad(field, " or ".join(legal))
-        for field in ("stochastic", "parity", "lazy"):
+        for field in ("stochastic", "parity", "lazy", "shared"):
             if not isinstance(getattr(self, field), bool):
                 raise bad(field, "True or False")
         for field in ("w", "u", "trace", "delta", "grad"):
@@ -163,6 +167,8 @@ class Config:
                 raise bad("input", "events where lazy is True")
             if self.cadence != "sample":
                 raise bad("cadence", "sample where lazy is True")
+            if self.shared:
+                raise bad("shared", "False where lazy is True")
             if self.alpha_frac > 15 - RECIPROCAL_BITS + 1:
                 raise bad("alpha_frac", f"at most {15 - RECIPROCAL_BITS + 1} where lazy is True (1/alpha is a factor of 18 bits)")
             if self.grad.f < self.delta.f:
@@ -178,6 +184,8 @@ class Config:
                 raise bad("lanes", f"{64 // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
             if self.rows > 1 << 14:
                 raise ValueError(f"sizes: {self.sizes} need {self.rows} rows; legal is at most {1 << 14} where weight_memory is spram")
+        if self.shared and not (self.weight_memory == "spram" and self.lanes >= NEURON_MULTIPLIERS * self.neuron_lanes):
+            raise bad("shared", f"False unless weight_memory is spram, with {NEURON_MULTIPLIERS} lanes to a neuron lane")
         if self.rows > 1 << ROW_BITS:
             raise ValueError(f"sizes: {self.sizes} with {self.lanes} lanes need {self.rows} rows a lane; legal is at most {1 << ROW_BITS}")
 
@@ -412,7 +420,7 @@ class Config:
     def digest(self) -> int:
         """32 bits that name this configuration; the core shows them in register `config`. What is False and came later is left out of them."""
         values = asdict(self)
-        for name in ("parity", "lazy"):
+        for name in ("parity", "lazy", "shared"):
             if not values[name]:
                 del values[name]
         return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "little")

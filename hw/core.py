@@ -57,6 +57,10 @@ class Core(wiring.Component):
         wiring.connect(m, sweeper.op, lanes.op)
         wiring.connect(m, lanes.current, neurons.current)
         wiring.connect(m, lanes.error, neurons.error)
+        if c.shared:
+            m.d.comb += lanes.reserve.eq(neurons.reserve)
+            for of_neurons, of_lanes in zip(neurons.mul, lanes.mul, strict=True):
+                wiring.connect(m, of_neurons, of_lanes)
         m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.idle.eq(schedule.idle)]
         m.d.comb += command.busy.eq(delay(m, schedule.busy, c.weight_registers))
         self._control(m, registers, schedule, sweeper, lanes, neurons)

@@ -223,14 +223,14 @@ class SpramBanks(wiring.Component):
     """The same on the single-port 16K x 16 memories of the iCE40UP5K, `lanes` words side by side: one read or one write a cycle.
 
     On any other platform (simulation too) it is a memory of the same behaviour; writing takes precedence, and reading in that cycle
-    holds the old word. Word p of the row belongs to lane p.
+    holds the old word, as does (`pauses`) a cycle without `read_enable`. Word p of the row belongs to lane p.
     """
 
     WORD = 16
     single_port = True
 
-    def __init__(self, region: Region):
-        self.region = region
+    def __init__(self, region: Region, *, pauses: bool = False):
+        self.region, self.pauses = region, pauses
         self.address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
             {
@@ -241,6 +241,7 @@ class SpramBanks(wiring.Component):
                 "write_address": In(self.address_bits),
                 "write_data": In(region.bits).array(region.lanes),
             }
+            | ({"read_enable": In(1)} if pauses else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -252,6 +253,8 @@ class SpramBanks(wiring.Component):
         data = [Signal(bits, name=f"data_{lane}") for lane in range(lanes)]
         out = [Signal(bits, name=f"out_{lane}") for lane in range(lanes)]
         m.d.comb += [address.eq(Mux(self.write.any(), self.write_address, self.read_address)), read.eq(~self.write.any())]
+        if self.pauses:
+            m.d.comb += read.eq(~self.write.any() & self.read_enable)
         for lane in range(lanes):
             m.d.comb += [writes[lane].eq(self.write[lane]), data[lane].eq(self.write_data[lane]), self.read_data[lane].eq(out[lane])]
         with m.If(host.hosting):
@@ -298,3 +301,49 @@ class SpramBanks(wiring.Component):
             writer.data.eq(Cat(data)),
             writer.en.eq(Cat(writes)),
         ]
+
+
+class WideBanks(wiring.Component):
+    """As LaneBanks, but one memory, in which the lanes' words stand side by side: fewer block RAMs where words are short and rows are few.
+
+    Timing:   latency 1 cycle
+    """
+
+    single_port = False
+
+    def __init__(self, region: Region):
+        self.region = region
+        address_bits = max(1, ceil_log2(region.depth))
+        super().__init__(
+            {
+                "host": In(HostBus()),
+                "read_address": In(address_bits),
+                "read_data": Out(region.bits).array(region.lanes),
+                "write": In(region.lanes),
+                "write_address": In(address_bits),
+                "write_data": In(region.bits).array(region.lanes),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        lanes, bits, host = range(self.region.lanes), self.region.bits, self.host
+        m.submodules.memory = memory = Memory(shape=self.region.lanes * bits, depth=max(2, self.region.depth), init=[])
+        reader, writer = memory.read_port(), memory.write_port(granularity=bits)
+        selects, collided = [Select(m, host, self.region, lane) for lane in lanes], Signal(self.region.lanes)
+        words, answer = [reader.data[lane * bits : (lane + 1) * bits] for lane in lanes], Const(0, bits)
+        for select, word in zip(selects, words, strict=True):
+            answer = answer | select.answer(word)
+        m.d.comb += [
+            reader.addr.eq(Mux(host.hosting, host.row, self.read_address)),
+            reader.en.eq(host.enable),
+            host.data_r.eq(answer),
+            writer.addr.eq(Mux(host.hosting, host.row, self.write_address)),
+            writer.en.eq(Mux(host.hosting, Cat(host.write & select.meant for select in selects), self.write)),
+            *(writer.data[lane * bits : (lane + 1) * bits].eq(Mux(host.hosting, host.data_w, self.write_data[lane])) for lane in lanes),
+            *(self.read_data[lane].eq(words[lane] ^ collided[lane].replicate(bits)) for lane in lanes),
+        ]
+        if platform is None:  # what is read of a word being written may be anything
+            with m.If(reader.en):
+                m.d.sync += collided.eq(Mux(writer.addr == reader.addr, writer.en, 0))
+        return m

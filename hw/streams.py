@@ -6,6 +6,7 @@ from amaranth.hdl import signed
 from amaranth.lib import data
 
 from hw.config import PIXEL_FRAC, Config, ceil_log2
+from hw.pipeline import MulPort
 
 
 def bits_for(n: int) -> int:
@@ -21,6 +22,12 @@ def index_shape(c: Config) -> int:
 def neuron_word(c: Config, bits: int) -> data.StructLayout:
     """A signed number from each neuron lane; those in `mask` are of a neuron."""
     return data.StructLayout({"mask": c.neuron_lanes, "lane": data.ArrayLayout(signed(bits), c.neuron_lanes)})
+
+
+def mul_port(c: Config) -> MulPort:
+    """The multipliers that neurons share: a leakage factor or a delta, times a membrane, a trace or a surrogate derivative; 1 / alpha times a sum."""
+    lazy = (c.reciprocal_bits + 1, c.grad.bits) if c.lazy else (0, 0)
+    return MulPort(max(c.alpha_frac + 2, c.delta.bits, lazy[0]), max(c.u.bits, c.trace.bits, 14, lazy[1]))
 
 
 def membrane_in(c: Config) -> data.StructLayout:

@@ -54,6 +54,7 @@ _GRADIENT = _BLOCKS + "test_gradient_multiplies_delta_by_its_traces"
 _THRESHOLD = _BLOCKS + "test_threshold_descends_to_its_floor"
 _COMMAND = "tests/hw/test_command.py::test_a_header_waits_until_all_words_are_answered"
 _PARITY = "tests/hw/test_memory.py::test_a_flipped_bit_is_noticed_and_nothing_else"
+_SHARED = "tests/hw/test_shared.py::test_a_core_that_shares_equals_golden[step]"
 _STORED = "tests/sim/test_boot.py::test_a_stored_network_goes_on_learning_after_power_up"
 _DAMAGED = "tests/sim/test_boot.py::test_of_a_damaged_image_nothing_is_loaded"
 
@@ -82,6 +83,13 @@ MUTANTS = (
     Mutant("random state stands still", "hw/weight/lanes.py", "state.eq(xorshift32(state))", "state.eq(state)", _core("step", "static")),
     Mutant("operations miscounted", "hw/weight/sweeper.py", "self.counted.eq(Mux(nothing, 0, ", "self.counted.eq(Mux(0, 0, ",
            _core("sample", "static")),
+    # multipliers that lanes and neurons share
+    Mutant("row beside a membrane", "hw/weight/lanes.py", "(leaving == 0) & ~self.reserve", "(leaving == 0)", _SHARED),
+    Mutant("row beside a gradient", "hw/spike/neurons.py", "of_delta | delay(m, of_delta, 4)", "of_delta", _SHARED),
+    Mutant("rounded as the next one's", "hw/weight/lanes.py", "Mux(self.valid[2], constant, other.c)", "Mux(self.valid[1], constant, other.c)", _SHARED),
+    Mutant("weights of the next row", "hw/weight/lanes.py", "~self.changing | self.valid[4]", "1", _SHARED),
+    Mutant("the other lane's random bits", "hw/weight/lanes.py", "Mux(second, lane_word(word, other), lane_word(word, lane))", "lane_word(word, lane)", _SHARED),
+    Mutant("sum begun before the last left", "hw/weight/lanes.py", "words + 1 if c.shared", "1 if c.shared", _SHARED),
     # an error
     Mutant("rounding constant", "hw/fixed.py", "return 1 << (n - 1) if n else 0", "return (1 << (n - 1)) - 1 if n else 0", _GRADIENT),
     Mutant("surrogate table wraps", "hw/error/delta.py", "Mux(magnitude < PHI_ENTRIES, magnitude, PHI_ENTRIES - 1)", "magnitude[:8]", _DELTA),

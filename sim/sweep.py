@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hw.config import CADENCES, INPUTS, Config
+from hw.config import CADENCES, INPUTS, NEURON_MULTIPLIERS, Config
 from sim.device import ENGINES
 from sim.scenarios import exercise, missing, random_config
 from sim.simulator import SimulationError
@@ -46,12 +46,15 @@ class Outcome(NamedTuple):
 
 
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, times cadences times kinds of input, and one more each that learns lazily."""
+    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, of those in single-port memories
+    every second with shared multipliers, times cadences times kinds of input, and one more each that learns lazily."""
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
         if base.weight_memory == "block":
             base = base.replace(weight_latency=(1, 3)[n % 2])
+        elif base.lanes >= NEURON_MULTIPLIERS * base.neuron_lanes:
+            base = base.replace(shared=n % 4 == 3)
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
             yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
         lazy = random_config(np.random.default_rng((seed, n, k + 1)), input="events", lazy=True, **fixed)

@@ -74,6 +74,7 @@ DESIGN: dict[str, dict[str, Any]] = {
     "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
     "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word of lanes and neurons"},
     "lazy": {"action": BooleanOptionalAction, "help": "learn from events as they come, and from each synapse once a sample"},
+    "shared": {"action": BooleanOptionalAction, "help": "neurons use the multipliers of lanes; with --weight-memory spram"},
 }
 """Fields of a configuration that are options, as argparse takes them."""
 

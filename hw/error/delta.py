@@ -11,8 +11,7 @@ from hw.fixed import floor_shift, rounding, saturate
 from hw.memory import Bank, HostBus, damaged, fan_out, found_in
 from hw.memory_map import regions
 from hw.pipeline import Pipe, drive
-from hw.spike.membrane import mul_port
-from hw.streams import delta_in, delta_out
+from hw.streams import delta_in, delta_out, mul_port
 
 
 class Delta(wiring.Component):

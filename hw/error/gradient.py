@@ -9,8 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import Config
 from hw.fixed import floor_shift, rounding, saturate
 from hw.pipeline import Pipe, drive
-from hw.spike.membrane import mul_port
-from hw.streams import gradient_in, gradient_out
+from hw.streams import gradient_in, gradient_out, mul_port
 
 
 class Gradient(wiring.Component):

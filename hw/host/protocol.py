@@ -93,6 +93,7 @@ class Link:
 
 _FORMATS = ("w", "u", "trace", "delta", "grad")
 _CHOICES = {"input": INPUTS, "cadence": CADENCES, "weight_memory": WEIGHT_MEMORIES}
+_SWITCHES = {"stochastic": "stochastic rounding", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning"}
 _LINK = struct.Struct("<BHHII")
 _CONFIG = struct.Struct("<BHHBBBBB10BBI")
 DESCRIPTION_DOCS = (
@@ -106,7 +107,7 @@ DESCRIPTION_DOCS = (
     (2, "neuron lanes"),
     (1, "weight latency"),
     *((1, f"{name}: " + ", ".join(f"{k} {choice}" for k, choice in enumerate(names))) for name, names in _CHOICES.items()),
-    (1, "bit 0 stochastic rounding, bit 1 parity"),
+    (1, ", ".join(f"bit {k} {doc}" for k, doc in enumerate(_SWITCHES.values()))),
     *((2, f"format of `{name}`") for name in _FORMATS),
     (1, "fraction bits of a leakage factor"),
     (4, "least threshold"),
@@ -119,9 +120,10 @@ def description(config: Config, link: Link) -> bytes:
     """What operation INFO reads: how the link and the core were built."""
     c = config
     choices = (names.index(getattr(c, name)) for name, names in _CHOICES.items())
+    switches = sum(getattr(c, name) << k for k, name in enumerate(_SWITCHES))
     formats = (part for name in _FORMATS for part in (getattr(c, name).i, getattr(c, name).f))
     return (_LINK.pack(VERSION, link.buffer, link.reply, link.clock, link.baud)
-            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, c.stochastic | c.parity << 1, *formats, c.alpha_frac, c.theta_min)
+            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, switches, *formats, c.alpha_frac, c.theta_min)
             + bytes([len(c.sizes)]) + struct.pack(f"<{len(c.sizes)}H", *c.sizes))  # fmt: skip
 
 
@@ -140,6 +142,7 @@ def read_description(data: bytes) -> tuple[Config, Link]:
     sizes = struct.unpack_from(f"<{data[at]}H", data, at + 1)
     fields: dict[str, Any] = {name: names[k] for (name, names), k in zip(_CHOICES.items(), choices, strict=True)}
     fields |= {name: Q(*formats[2 * k : 2 * k + 2]) for k, name in enumerate(_FORMATS)}
-    config = Config(sizes=sizes, steps=steps, lanes=lanes, neuron_lanes=neuron_lanes, weight_latency=weight_latency, stochastic=bool(switches & 1), parity=bool(switches & 2),
-                    alpha_frac=alpha_frac, theta_min=theta_min, **fields)  # fmt: skip
+    fields |= {name: bool(switches >> k & 1) for k, name in enumerate(_SWITCHES)}
+    config = Config(sizes=sizes, steps=steps, lanes=lanes, neuron_lanes=neuron_lanes, weight_latency=weight_latency, alpha_frac=alpha_frac,
+                    theta_min=theta_min, **fields)  # fmt: skip
     return config, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)

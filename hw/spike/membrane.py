@@ -8,14 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
 from hw.fixed import floor_shift, saturate
-from hw.pipeline import MulPort, Pipe, drive
-from hw.streams import membrane_in, membrane_out
-
-
-def mul_port(c: Config) -> MulPort:
-    """The multipliers that neurons share: a leakage factor or a delta, times a membrane, a trace or a surrogate derivative; 1 / alpha times a sum."""
-    lazy = (c.reciprocal_bits + 1, c.grad.bits) if c.lazy else (0, 0)
-    return MulPort(max(c.alpha_frac + 2, c.delta.bits, lazy[0]), max(c.u.bits, c.trace.bits, 14, lazy[1]))
+from hw.pipeline import Pipe, drive
+from hw.streams import membrane_in, membrane_out, mul_port
 
 
 class Membrane(wiring.Component):

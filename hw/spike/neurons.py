@@ -8,7 +8,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config, ceil_log2
+from hw.config import NEURON_MULTIPLIERS, Config, ceil_log2
 from hw.error.delta import Delta
 from hw.error.gradient import Gradient
 from hw.error.leakage import Leakage
@@ -20,7 +20,7 @@ from hw.pipeline import Multiplier, delay
 from hw.spike.lists import UnitList
 from hw.spike.membrane import Membrane
 from hw.spike.readout import Readout
-from hw.streams import bits_for, index_shape, neuron_word
+from hw.streams import bits_for, index_shape, mul_port, neuron_word
 
 
 class Pass(enum.Enum, shape=3):
@@ -106,6 +106,8 @@ class Neurons(wiring.Component):
     a time, after `current_start`) fills the memory that a NEURON pass reads, as they come. Errors come in order on `error`. Deltas
     leave on `delta` in order; for lazy learning sums on `lane_sum`, SUM_DELAY cycles behind their deltas. The lists are read by `list_layer` and `list_index`; `trace` is the weight trace of the unit read there.
 
+    With shared multipliers, `mul` are of the lanes: the neurons' in the cycle after `reserve`.
+
     Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout
               takes one at a time
     """
@@ -144,6 +146,7 @@ class Neurons(wiring.Component):
                 "host": In(HostBus()),
             }
             | damaged(config)
+            | ({"reserve": Out(1), "mul": Out(mul_port(config)).array(NEURON_MULTIPLIERS * config.neuron_lanes)} if config.shared else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -185,6 +188,8 @@ class Neurons(wiring.Component):
         half, near = max(1, c.neuron_lanes // 2), delay(m, self.settings.first, c.weight_registers)
         self.first = [near if q < half else delay(m, near, c.weight_registers) for q in self.lanes]  # handed on through the chip
         self._walk(m)
+        if c.shared:
+            self._reserve(m)
         for q in self.lanes:
             self._multipliers(m, q)
             self._forward(m, q)
@@ -197,19 +202,30 @@ class Neurons(wiring.Component):
         return m
 
     def _multipliers(self, m: Module, q: int) -> None:
-        """Four multipliers, which the membranes use forward, delta and gradient backward."""
+        """Four multipliers, which the membranes use forward, delta and gradient backward: a neuron lane's own, or those of lanes."""
         backward = [self.deltas[q].mul[0], *self.gradients[q].mul]
         for k, (forward, error) in enumerate(zip(self.membranes[q].mul, backward, strict=True)):
-            mul = Multiplier(*(len(getattr(forward, operand)) for operand in "ab"))
-            m.submodules[f"mul_{q}_{k}"] = mul
+            if self.config.shared:
+                port = self.mul[NEURON_MULTIPLIERS * q + k]
+            else:
+                mul = Multiplier(*(len(getattr(forward, operand)) for operand in "ab"))
+                m.submodules[f"mul_{q}_{k}"] = mul
+                port = mul.port
             m.d.comb += [
-                mul.port.en.eq(1),
-                mul.port.a.eq(Mux(self.erring, error.a, forward.a)),
-                mul.port.b.eq(Mux(self.erring, error.b, forward.b)),
-                mul.port.c.eq(Mux(self.erring, error.c, forward.c)),
-                forward.p.eq(mul.port.p),
-                error.p.eq(mul.port.p),
+                port.en.eq(1),
+                port.a.eq(Mux(self.erring, error.a, forward.a)),
+                port.b.eq(Mux(self.erring, error.b, forward.b)),
+                port.c.eq(Mux(self.erring, error.c, forward.c)),
+                forward.p.eq(port.p),
+                error.p.eq(port.p),
             ]
+
+    def _reserve(self, m: Module) -> None:
+        """Of a word that the walker reads in cycle 0 the membranes multiply in cycle 1, Delta in cycle 3 and Gradient in cycle 7: none of them ever
+        holds. In the cycle before, the lanes take no row."""
+        read = self.walker.valid
+        of_delta = delay(m, read, 2)
+        m.d.comb += self.reserve.eq(Mux(self.erring, of_delta | delay(m, of_delta, 4), read))
 
     def _walk(self, m: Module) -> None:
         """Cycle 0 reads the memories at the walker's row, cycle 1 (`there`, a bit a lane) has the words."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,12 +30,13 @@ class RowHash(wiring.Component):
     """The random word of a row: four rounds of Simon32 over state and row.
 
     Numerics: docs/numerics.md, "Random bits"
-    Timing:   latency 2 cycles, one row a cycle
+    Timing:   latency 2 cycles, one row a cycle; with `holds`, `word` stays while `enable` is low
     Golden:   sw/golden/weight/dither.py, equal in every bit
     """
 
-    def __init__(self) -> None:
-        super().__init__({"state": In(WORD), "row": In(ROW_BITS), "word": Out(WORD)})
+    def __init__(self, *, holds: bool = False) -> None:
+        self.holds = holds
+        super().__init__({"state": In(WORD), "row": In(ROW_BITS), "word": Out(WORD)} | ({"enable": In(1)} if holds else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -45,6 +46,8 @@ class RowHash(wiring.Component):
             x, y = y ^ (x.rotate_left(1) & x.rotate_left(8)) ^ x.rotate_left(2), x
             if number % 2:
                 x_held, y_held = (Signal(ROW_BITS, name=f"{half}_{number}", reset_less=True) for half in "xy")
+                if self.holds and number == ROUNDS - 1:
+                    x, y = (Mux(self.enable, new, held) for new, held in ((x, x_held), (y, y_held)))
                 m.d.sync += [x_held.eq(x), y_held.eq(y)]
                 x, y = x_held, y_held
         m.d.comb += self.word.eq(y | (x << ROW_BITS))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config, ceil_log2
+from hw.config import NEURON_MULTIPLIERS, Config, ceil_log2
 from hw.fixed import dither_mask, dither_shift, floor_shift, halves, minus_halves, round_shift, rounding, saturate
-from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, damaged, fan_out, found_in, relay
+from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, WideBanks, damaged, fan_out, found_in, relay
 from hw.memory_map import regions
 from hw.pipeline import DelayLine, Multiplier, delay
-from hw.streams import bits_for, current_sum_bits, error_sum_bits, operand_bits
+from hw.streams import bits_for, current_sum_bits, error_sum_bits, mul_port, operand_bits
 from hw.weight.dither import RowHash, lane_word, xorshift32
 
 
@@ -49,6 +49,11 @@ def lazy_members(c: Config) -> dict[str, wiring.Member]:
     }
 
 
+def lent(c: Config) -> dict[str, wiring.Member]:
+    """What the lanes give the neurons if they share: the multipliers `mul` of the first lanes, theirs in the cycle after `reserve`."""
+    return {"reserve": In(1), "mul": In(mul_port(c)).array(NEURON_MULTIPLIERS * c.neuron_lanes)} if c.shared else {}
+
+
 class Lanes(wiring.Component):
     """P lanes; lane p holds the weights of the neurons p, p + P, ... of every layer.
 
@@ -61,6 +66,7 @@ class Lanes(wiring.Component):
     Numerics: docs/numerics.md, the lines of I, e, g, G and W
     Timing:   a row a cycle; a free cycle after a FORWARD sum, in which the sums move on and clear; a row every second cycle where the
               weights are changed in single-port memories; the P currents of a group leave before the next `last` row is taken.
+              If lanes are shared (`Config.shared`) they leave before the next row's product comes, and no row is taken while `reserve` is high.
               Latency of a sum: R + 4 cycles (FORWARD), R + 4 + ceil(log2 P) (BACKWARD), where R is `Config.weight_latency`
     Golden:   sw/golden/weight/lanes.py, equal in every bit
     """
@@ -91,13 +97,14 @@ class Lanes(wiring.Component):
             }
             | (lazy_members(config) if config.lazy else {})
             | damaged(config)
+            | lent(config)
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        self.weights = SpramBanks(region["weight"]) if c.weight_memory == "spram" else LaneBanks(region["weight"], c.weight_registers)
-        self.delta = LaneBanks(region["delta"], c.weight_registers)
+        self.weights = SpramBanks(region["weight"], pauses=c.shared) if c.weight_memory == "spram" else LaneBanks(region["weight"], c.weight_registers)
+        self.delta = WideBanks(region["delta"]) if c.shared else LaneBanks(region["delta"], c.weight_registers)
         self.grads = LaneBanks(region["grad"], c.weight_registers) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
         if c.lazy:  # what the neurons sum, by lane
@@ -137,12 +144,17 @@ class Lanes(wiring.Component):
         self.changing = changing = self.descend | self.apply
         later, around = int(c.lazy), c.weight_registers  # lazy weights change a cycle later, behind the sum of their gradient
         self.reread, self.written, self.hashed = 5 + later - c.weight_latency, 7 + later, self.HASHED + later - 2 * around
-        pause, leaving = Signal(), Signal(range(max(c.lanes // c.neuron_lanes, 2)))
+        words = c.lanes // c.neuron_lanes  # of currents, of a group
+        behind = words + 1 if c.shared else words - 1  # cycles in which no other sum may end
+        pause, leaving = Signal(), Signal(range(max(behind + 1, 2)))
         taken, sum_ends = op.valid & op.ready, op.p.last & self.forward
-        m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
+        if c.shared:  # the sums leave as they stand, so that none may begin
+            m.d.comb += op.ready.eq(~pause & (leaving == 0) & ~self.reserve)
+        else:
+            m.d.comb += op.ready.eq(~pause & ~(sum_ends & (leaving != 0)))
         m.d.sync += pause.eq(taken & (sum_ends | (changing & self.weights.single_port)))
         with m.If(taken & sum_ends):
-            m.d.sync += leaving.eq(c.lanes // c.neuron_lanes - 1)
+            m.d.sync += leaving.eq(behind)
         with m.Elif(leaving != 0):
             m.d.sync += leaving.eq(leaving - 1)
 
@@ -195,15 +207,17 @@ class Lanes(wiring.Component):
         for lane in range(c.lanes):
             w, delta = self.w_read[lane], self.delta_read[lane]
             learned = self.sum_read[lane] if c.lazy else delta
-            mul = Multiplier(max(c.w.bits, len(learned)), max(operand_bits(c), c.delta.bits))
+            bits = max(c.w.bits, len(learned)), max(operand_bits(c), c.delta.bits)
+            other = self.mul[lane] if c.shared and lane < len(self.mul) else None
+            mul = Multiplier(*bits) if other is None else Multiplier(max(bits[0], len(other.a)), max(bits[1], len(other.b)))
             m.submodules[f"mul_{lane}"] = mul
-            m.d.comb += [
-                mul.port.a.eq(Mux(self.summing, w, learned)),
-                mul.port.b.eq(Mux(self.backward, delta, self.factor)),
-                mul.port.c.eq(Mux(self.summing, 0, rounding(self.grad_shift))),
-                mul.port.en.eq(1),
-            ]
-            products.append(mul.port.p)
+            a, b, constant = Mux(self.summing, w, learned), Mux(self.backward, delta, self.factor), Mux(self.summing, 0, rounding(self.grad_shift))
+            if other is not None:  # a row has the multiplier, the neurons if there is none
+                a, b = Mux(self.valid[1], a, other.a), Mux(self.valid[1], b, other.b)
+                constant = Mux(self.valid[2], constant, other.c)  # is added in cycle 2
+                m.d.comb += other.p.eq(mul.port.p)
+            m.d.comb += [mul.port.a.eq(a), mul.port.b.eq(b), mul.port.c.eq(constant), mul.port.en.eq(1)]
+            products.append(mul.port.p if other is None else mul.port.p[: sum(bits)].as_signed())
         return products
 
     def _forward(self, m: Module, products: list) -> None:
@@ -211,6 +225,9 @@ class Lanes(wiring.Component):
         c = self.config
         wide = signed(current_sum_bits(c))
         assert c.current_shift >= 0
+        if c.shared:
+            self._forward_in_place(m, products)
+            return
         leaving = [Signal(wide, name=f"leaving_{lane}", reset_less=True) for lane in range(c.lanes)]
         load, add, count = Signal(), Signal(), Signal(range(c.lanes // c.neuron_lanes + 1))  # the first two in cycles 4 and 3
         m.d.sync += [load.eq(self.valid[3] & self.last[3] & self.forward), add.eq(self.valid[2] & self.forward)]
@@ -232,9 +249,32 @@ class Lanes(wiring.Component):
             *(self.current.payload[q].eq(saturate(round_shift(leaving[q], c.current_shift), c.u)) for q in range(c.neuron_lanes)),
         ]
 
+    def _forward_in_place(self, m: Module, products: list) -> None:
+        """Cycle 3: every lane adds; from cycle 5 the sums leave as they stand, a word of the neuron lanes a cycle, and then clear."""
+        c, half = self.config, rounding(self.config.current_shift)
+        wide, words = signed(current_sum_bits(c)), c.lanes // c.neuron_lanes
+        totals = [Signal(wide, name=f"sum_{lane}", init=half) for lane in range(c.lanes)]
+        load, add, leaving, place = Signal(), Signal(), Signal(), Signal(range(max(words, 2)))
+        m.d.sync += [load.eq(self.valid[3] & self.last[3] & self.forward), add.eq(self.valid[2] & self.forward)]
+        with m.If(load):
+            m.d.sync += [leaving.eq(1), place.eq(0)]
+        with m.Elif(leaving):
+            m.d.sync += [leaving.eq(place != words - 1), place.eq(place + 1)]
+        for total, product in zip(totals, products, strict=True):
+            with m.If(leaving & (place == words - 1)):
+                m.d.sync += total.eq(half)
+            with m.Elif(add):
+                m.d.sync += total.eq(total + product)
+        m.d.comb += [self.draining.eq(leaving), self.current.valid.eq(leaving)]
+        for q, current in enumerate(self.current.payload):
+            total = Signal(wide, name=f"leaving_{q}")
+            m.d.comb += [total.eq(Array(totals[q :: c.neuron_lanes])[place]), current.eq(saturate(floor_shift(total, c.current_shift), c.u))]
+
     def _backward(self, m: Module, products: list) -> None:
         """From cycle 3: a registered adder tree over the lanes, then the sum over the groups."""
         c, level, at = self.config, list(products), 3
+        if c.shared:
+            level = [product[: c.w.bits + c.delta.bits].as_signed() for product in products]
         while len(level) > 1:
             sums = [level[k] + level[k + 1] if k + 1 < len(level) else level[k] for k in range(0, len(level), 2)]
             level = [Signal(v.shape(), name=f"tree_{at}_{k}", reset_less=True) for k, v in enumerate(sums)]
@@ -259,7 +299,7 @@ class Lanes(wiring.Component):
         c, grad = self.config, floor_shift(product, self.grad_shift)
         grad = Mux(self.forward, -self.sum_read[lane], grad).as_signed() if c.lazy else saturate(grad, c.grad)
         register = Signal(signed(len(grad)) if c.lazy else signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
-        m.d.sync += register.eq(grad)
+        m.d.sync += register.eq(Mux(self.valid[3], grad, register) if c.shared else grad)
         return register
 
     def _update(self, m: Module, products: list) -> None:
@@ -282,12 +322,15 @@ class Lanes(wiring.Component):
             m.d.comb += self.random.eq(state)
             with m.If(self.random_write):
                 m.d.sync += state.eq(self.random_data)
-            m.submodules.hash = row_hash = RowHash()
+            m.submodules.hash = row_hash = RowHash(holds=c.shared)
+            if c.shared:
+                m.d.comb += row_hash.enable.eq(self.valid[self.HASHED + 1])
             m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[self.hashed])]
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
             word = delay(m, row_hash.word, 2 * around)
         rate, keep = self.rate, dither_mask(base, self.rate)
+        applied_in = []
         for lane, product in enumerate(products):
             if around and lane % self.NEAR == 0:  # handed on through the chip, long before they are used
                 rate = delay(m, rate, 1)
@@ -304,6 +347,9 @@ class Lanes(wiring.Component):
                     m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
                     m.d.comb += self.grads.write_data[lane].eq(total)
                     applied = Mux(apply, gathered, grad)
+            if c.shared:
+                applied_in.append(applied)
+                continue
             if word is None:
                 shifted = halves(applied, base, rate)
             else:
@@ -317,3 +363,28 @@ class Lanes(wiring.Component):
                 w.eq(saturate(moved, c.w)),
             ]
             m.d.comb += self.weights.write_data[lane].eq(w)
+        if c.shared:
+            self._in_turns(m, applied_in, word, keep)
+
+    def _in_turns(self, m: Module, applied: list, word: Value | None, keep: Value) -> None:
+        """Two lanes change their weights one after the other: the first in cycles 4 to 6, the other in 5 to 7; both are written in cycle 7."""
+        c, pairs = self.config, self.config.lanes // 2
+        base, second = c.weight_shift(0), self.valid[5]
+        m.d.comb += self.weights.read_enable.eq(~self.changing | self.valid[4])  # so that the weights stay for two cycles
+        for lane in range(pairs):
+            other = lane + pairs
+            gradient = Mux(second, delay(m, applied[other], 1) if c.grad_rows else applied[other], applied[lane]).as_signed()
+            if word is None:
+                shifted = halves(gradient, base, self.rate)
+            else:
+                dither = Mux(second, lane_word(word, other), lane_word(word, lane))[: len(keep)]
+                shifted = dither_shift(gradient, base, self.rate, dither & keep) << 1
+            change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
+            moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
+            w, found = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True), saturate(moved, c.w)
+            m.d.sync += [
+                change.eq(shifted),
+                moved.eq(minus_halves(Mux(self.valid[6], self.w_read[other], self.w_read[lane]).as_signed(), change)),
+                w.eq(found),
+            ]
+            m.d.comb += [self.weights.write_data[lane].eq(w), self.weights.write_data[other].eq(found)]

@@ -74,7 +74,7 @@ def test_list_names_every_board_and_what_fits(capsys):
 
 
 def test_an_unknown_board_is_named_with_the_known_ones(capsys):
-    with pytest.raises(ValueError, match="board: 'nexus' is not known; legal is one of icebreaker, ice40-hx8k-b-evn"):
+    with pytest.raises(ValueError, match="board: 'nexus' is not known; legal is one of icebreaker, icebreaker-8bit, ice40-hx8k-b-evn"):
         get_board("nexus")
     with pytest.raises(SystemExit) as stop:
         main(["--board", "nexus"])
