@@ -35,7 +35,7 @@ from hw.host.protocol import SLOTS
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
 from hw.pll import Clocking
-from hw.report import BuildError, as_text, exceeded, fmax, resource_names, utilisation
+from hw.report import BuildError, as_text, critical_path, exceeded, fmax, resource_names, utilisation
 from hw.top import Pins, Top
 from sw.image import Image
 from sw.options import add_design, chosen, configuration, flag, output
@@ -281,7 +281,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
         say: gets a line after each tool.
 
     Returns:
-        The report, also in `report.json` and `report.txt` of its `directory`: frequencies in MHz, and `resources` with
+        The report, also in `report.json` and `report.txt` of its `directory`: frequencies in MHz, `critical_path`, and `resources` with
         `used` and `available` for lut, ff, bram, spram and dsp (iCE40 also lc, logic cells: a LUT, a flip-flop or both).
 
     Raises:
@@ -340,6 +340,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
             "config": json.loads(config.to_json()),
             "target_mhz": design.clocking.frequency / 1e6,
             "fmax_mhz": fmax(text, design.clocking.frequency) / 1e6,
+            "critical_path": critical_path(text),
             "resources": resources,
             "seed": seed,
             "tools": versions,

@@ -65,6 +65,19 @@ def fmax(log: str, target: float) -> float:
     return meant[-1] * 1e6
 
 
+def critical_path(log: str) -> dict[str, Any]:
+    """What limits the clock, after routing: the registers or memories at both ends of the longest path, as far as they still have a name, and its
+    nanoseconds in `logic` and in `routing`. BuildError if the log does not have it."""
+    paths = re.findall(r"^Info: Critical path report for clock .*?\n(.*?)([\d.]+) ns logic, ([\d.]+) ns routing", log, re.MULTILINE | re.DOTALL)
+    if not paths:
+        raise BuildError("critical path: the place-and-route log has none")
+    steps, logic, routing = paths[-1]
+    ends = re.findall(r" Source (\S+)", steps)[0], re.findall(r" Sink (\S+)", steps)[-1]
+    cell = r"_(?:[A-Z]\w*_)?(?:SB|TRELLIS|LUT4|CCU2C|PFUMX|L6MUX21|DFFLC)|\.\d+\.\d+"  # what the tools append to a name
+    start, end = (re.split(cell, name)[0] for name in ends)
+    return {"from": start, "to": end, "logic_ns": float(logic), "routing_ns": float(routing)}
+
+
 def exceeded(board: Board, resources: dict[str, dict[str, int]]) -> str | None:
     """The resource that is used up most beyond what there is, or None."""
     over = {r: v["used"] / max(1, v["available"]) for r, v in resources.items() if v["used"] > v["available"]}
@@ -80,6 +93,8 @@ def as_text(report: dict[str, Any], family: Family) -> str:
         f"{'holds':<10} {report['synapses']} synapses in {report['lanes']} lanes",
         f"{'clock':<10} {report['fmax_mhz']:.2f} MHz reached, {report['target_mhz']:.2f} MHz wanted",
     ]
+    path = report["critical_path"]
+    lines.append(f"{'limited by':<10} {path['from']} -> {path['to']}: {path['logic_ns']:.1f} ns logic, {path['routing_ns']:.1f} ns routing")
     for resource, figure in report["resources"].items():
         if figure["available"]:
             share = 100 * figure["used"] / figure["available"]

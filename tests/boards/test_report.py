@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from boards import BOARDS
-from hw.report import BuildError, exceeded, fmax, utilisation
+from hw.report import BuildError, critical_path, exceeded, fmax, utilisation
 
 LOGS = Path(__file__).parent / "logs"
 ICE40, FULL, ECP5 = ((LOGS / name).read_text() for name in ("ice40.tim", "ice40_full.tim", "ecp5.tim"))
@@ -46,6 +46,19 @@ def test_the_data_sheet_limits_what_is_available():
 def test_fmax_is_that_after_routing():
     assert fmax(ICE40, 24e6) == 36.10e6
     assert fmax(ICE40.replace("PASS", "FAIL"), 24e6) == 36.10e6
+
+
+def test_what_limits_the_clock_is_named_as_in_the_design():
+    """The last path within the clock, not one from or to a pin."""
+    assert critical_path(ICE40) == {
+        "from": "device.device.core.command.fsm_state", "to": "device.device.core.schedule.fsm_state", "logic_ns": 8.81, "routing_ns": 26.38,
+    }  # fmt: skip
+    assert critical_path(ECP5) == {
+        "from": "device.device.core.neurons.spikes.memory", "to": "device.device.core.lanes.weights.lane_26.following",
+        "logic_ns": 7.93, "routing_ns": 6.43,
+    }  # fmt: skip
+    with pytest.raises(BuildError, match="critical path: the place-and-route log has none"):
+        critical_path(without(ICE40, "ns routing"))
 
 
 def test_exceeded_names_the_worst():
