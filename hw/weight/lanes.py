@@ -380,11 +380,11 @@ class Lanes(wiring.Component):
                 dither = Mux(second, lane_word(word, other), lane_word(word, lane))[: len(keep)]
                 shifted = dither_shift(gradient, base, self.rate, dither & keep) << 1
             change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
-            moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
-            w, found = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True), saturate(moved, c.w)
+            lessened = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
+            w, written = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True), saturate(lessened, c.w)
             m.d.sync += [
                 change.eq(shifted),
-                moved.eq(minus_halves(Mux(self.valid[6], self.w_read[other], self.w_read[lane]).as_signed(), change)),
-                w.eq(found),
+                lessened.eq(minus_halves(Mux(self.valid[6], self.w_read[other], self.w_read[lane]).as_signed(), change)),
+                w.eq(written),
             ]
-            m.d.comb += [self.weights.write_data[lane].eq(w), self.weights.write_data[other].eq(found)]
+            m.d.comb += [self.weights.write_data[lane].eq(w), self.weights.write_data[other].eq(written)]
