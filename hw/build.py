@@ -88,7 +88,7 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     if c.cadence == "step":
         memories["theta_copy"] = memories["theta"]
     if c.lazy:
-        memories["lane_sums"] = (c.lanes, c.delta_rows, c.grad.bits + c.parity)
+        memories["lane_sums"] = (c.lanes, c.delta_rows, c.grad.bits)
     for name in ("surrogate", "error_table"):  # one in every neuron lane
         memories[name] = (c.neuron_lanes, *memories[name][1:])
     memories |= {
@@ -340,7 +340,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
             "config": json.loads(config.to_json()),
             "target_mhz": design.clocking.frequency / 1e6,
             "fmax_mhz": fmax(text, design.clocking.frequency) / 1e6,
-            "critical_path": critical_path(text),
+            "critical_path": critical_path(text, design.clocking.frequency),
             "resources": resources,
             "seed": seed,
             "tools": versions,

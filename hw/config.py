@@ -104,7 +104,7 @@ class Config:
     every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces."""
     parity: bool = False
     """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word): one in which a bit flipped is noticed
-    when it is read. Leakage factors are registers and have none."""
+    when it is read. Leakage factors are registers and have none, nor has what lazy learning copies to the lanes."""
     lazy: bool = False
     """Weights learn from their inputs' events, not from traces step by step: a spike that is summed forward is learned from in the same cycle, and
     after the sample each synapse whose input spiked is visited once. For events at cadence `sample`; keeps leakages above `alpha_min`."""

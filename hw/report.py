@@ -55,27 +55,33 @@ def utilisation(board: Board, log: str) -> dict[str, dict[str, int]]:
     return out
 
 
+def _clocks(log: str) -> list[tuple[str, str, str]]:
+    """Name of each clock, MHz reached and wanted, after routing."""
+    *before, routed = re.split(r"^Info: (?:Routing complete|Router2 time)", log, flags=re.MULTILINE)
+    return re.findall(r"Max frequency for clock\s+'(.*)': ([\d.]+) MHz \((?:PASS|FAIL) at ([\d.]+) MHz\)", routed if before else "")
+
+
 def fmax(log: str, target: float) -> float:
     """Greatest frequency (Hz) of the clock constrained to `target` Hz, after routing. BuildError if the log does not have it."""
-    *before, routed = re.split(r"^Info: (?:Routing complete|Router2 time)", log, flags=re.MULTILINE)
-    found = re.findall(r"Max frequency for clock\s+'.*': ([\d.]+) MHz \((?:PASS|FAIL) at ([\d.]+) MHz\)", routed if before else "")
-    meant = [float(reached) for reached, wanted in found if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
+    meant = [float(reached) for _, reached, wanted in _clocks(log) if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
     if not meant:
         raise BuildError(f"Fmax: the place-and-route log has no figure for a clock of {target / 1e6:g} MHz after routing")
     return meant[-1] * 1e6
 
 
-def critical_path(log: str) -> dict[str, Any]:
-    """What limits the clock, after routing: the registers or memories at both ends of the longest path, as far as they still have a name, and its
-    nanoseconds in `logic` and in `routing`. BuildError if the log does not have it."""
-    paths = re.findall(r"^Info: Critical path report for clock .*?\n(.*?)([\d.]+) ns logic, ([\d.]+) ns routing", log, re.MULTILINE | re.DOTALL)
-    if not paths:
-        raise BuildError("critical path: the place-and-route log has none")
-    steps, logic, routing = paths[-1]
-    ends = re.findall(r" Source (\S+)", steps)[0], re.findall(r" Sink (\S+)", steps)[-1]
+def critical_path(log: str, target: float) -> dict[str, Any]:
+    """What limits the clock constrained to `target` Hz, after routing: the registers or memories at both ends of the longest path, as far as they
+    still have a name, and its nanoseconds in `logic` and in `routing`. BuildError if the log does not have it."""
+    names = [name for name, _, wanted in _clocks(log) if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
+    paths = [part for part in re.split(r"^Info: Critical path report for ", log, flags=re.MULTILINE) if names and part.startswith(f"clock '{names[-1]}'")]
+    steps = paths[-1] if paths else ""
+    sources, sinks = re.findall(r" Source (\S+)", steps), re.findall(r" Sink (\S+)", steps)
+    spent = re.search(r"([\d.]+) ns logic, ([\d.]+) ns routing", steps)
+    if not (sources and sinks and spent):
+        raise BuildError(f"critical path: the place-and-route log has none for a clock of {target / 1e6:g} MHz")
     cell = r"_(?:[A-Z]\w*_)?(?:SB|TRELLIS|LUT4|CCU2C|PFUMX|L6MUX21|DFFLC)|\.\d+\.\d+"  # what the tools append to a name
-    start, end = (re.split(cell, name)[0] for name in ends)
-    return {"from": start, "to": end, "logic_ns": float(logic), "routing_ns": float(routing)}
+    start, end = (re.split(cell, name)[0] for name in (sources[0], sinks[-1]))
+    return {"from": start, "to": end, "logic_ns": float(spent[1]), "routing_ns": float(spent[2])}
 
 
 def exceeded(board: Board, resources: dict[str, dict[str, int]]) -> str | None:

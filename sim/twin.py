@@ -66,7 +66,9 @@ def data_flow(config: Config) -> dict[str, str]:
     for l in reversed(c.layers):
         order |= {f"{name}.{l}": "backward" for name in ("delta", "theta_grad", "delta_sum")}
     order |= {"input_grad": "backward", "alpha_grad": "backward"}
-    for name in ("grad", "weight", "theta"):
+    if c.lazy:
+        order |= {f"grad.{l}": "forward" for l in c.layers}
+    for name in ("weight", "theta") if c.lazy else ("grad", "weight", "theta"):
         order |= {f"{name}.{l}": "update" for l in reversed(c.layers)}
     order |= {"alpha": "update", "rng": "update", "error_table": "host", "surrogate": "host"}
     known = state_fields(c)

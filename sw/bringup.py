@@ -170,7 +170,7 @@ def check_lights(device: Device) -> str | None:
 def _twins(device: Device, seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
     """A golden network in the state that the device is given, samples, and labels."""
     c, rng = device.config, np.random.default_rng(seed)
-    state = initial_state(c, seed, gain=4.0, theta=0.5, alpha=0.9)
+    state = initial_state(c, seed, gain=4.0, theta=0.5, alpha=max(0.9, c.alpha_min / c.alpha_one))
     network = Network(c)
     network.load(state)
     network.rate_w, network.rate_theta, network.rate_alpha = 4, 5, 6

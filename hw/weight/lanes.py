@@ -24,7 +24,7 @@ class Sweep(enum.Enum, shape=3):
     BACKWARD = 1  # sum over the lanes += w * delta
     GATHER = 2  # G += delta * trace
     DESCEND = 3  # w -= delta * trace, or delta * pixel, at the learning rate
-    APPLY = 4  # w -= G at the learning rate, G = 0
+    APPLY = 4  # w -= G at the learning rate, G = 0; lazy learning: G += K * trace before
 
 
 def row_op(c: Config) -> data.StructLayout:
@@ -71,7 +71,7 @@ class Lanes(wiring.Component):
     Golden:   sw/golden/weight/lanes.py, equal in every bit
     """
 
-    DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1
+    DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1; lazy learning takes one more
     HASHED = 2  # the cycle in which its random word is begun
     NEAR = 8  # lanes that one register reaches, where the memories lie far apart
 
@@ -107,8 +107,8 @@ class Lanes(wiring.Component):
         self.delta = WideBanks(region["delta"]) if c.shared else LaneBanks(region["delta"], c.weight_registers)
         self.grads = LaneBanks(region["grad"], c.weight_registers) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
-        if c.lazy:  # what the neurons sum, by lane
-            copy = replace(region["delta_sum"], lanes=c.lanes, depth=c.delta_rows)
+        if c.lazy:  # what the neurons sum, by lane; a copy that no host could repair, so that it has no parity
+            copy = replace(region["delta_sum"], lanes=c.lanes, depth=c.delta_rows, parity=False)
             members["sums"] = self.sums = LaneBanks(copy, c.weight_registers, hosted=False)
         for name, member in members.items():
             if member is not None:
@@ -117,7 +117,7 @@ class Lanes(wiring.Component):
         banks = [member for member in members.values() if member is not None]
         fan_out(m, host, banks, self.answer_moves - c.weight_registers)
         if c.parity:
-            m.d.comb += self.damaged.eq(found_in(banks))
+            m.d.comb += self.damaged.eq(found_in(bank for bank in banks if bank.region.parity))
 
         # decoded a cycle later, long before the first row comes: every lane looks at them
         self.forward, self.backward, self.gather, self.descend, self.apply = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -303,7 +303,7 @@ class Lanes(wiring.Component):
         return register
 
     def _update(self, m: Module, products: list) -> None:
-        """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written."""
+        """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written (lazy learning: 6 to 8)."""
         c, apply = self.config, self.apply
         base = c.weight_shift(0)
         m.d.comb += [

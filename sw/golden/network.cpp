@@ -167,7 +167,7 @@ void delta(Network& net, Int l, Int learn) {
         if (learn & L) net.alpha_grad[l] += saturate(round_shift(d * net.alpha_trace[at], net.alpha_grad_shift), net.grad);
         if (net.lazy) {
             const Int sum = net.last_sum[at] = saturate(net.delta_sum[at] + (d << net.delta_shift), net.grad);
-            net.delta_sum[at] = saturate(round_shift(sum * (net.alpha_one * net.alpha_one / net.alpha[l]), net.alpha_frac), net.grad);
+            net.delta_sum[at] = saturate(round_shift(sum * (net.alpha_one * net.alpha_one / std::max(net.alpha[l], Int{1})), net.alpha_frac), net.grad);
         }
         if (l == 0 && net.is_static)
             net.input_grad[i] = saturate(net.input_grad[i] + round_shift(d * net.weight_trace[0], net.trace_frac), net.delta);

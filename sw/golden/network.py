@@ -221,7 +221,7 @@ class Network:
                 else:
                     layer.grad = saturate(layer.grad.add_(grad), c.grad)
         if c.lazy:
-            reciprocal = (c.alpha_one**2 // self.alpha)[self._layer_of_neuron]
+            reciprocal = (c.alpha_one**2 // self.alpha.clamp(min=1))[self._layer_of_neuron]
             self.last_sum, self.delta_sum = errors.delta_sum(self.delta_sum, self.delta, reciprocal, c)
         if "t" in learn:
             grad = errors.theta_gradient(self.delta, self.theta_trace, c)

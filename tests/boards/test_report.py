@@ -50,15 +50,22 @@ def test_fmax_is_that_after_routing():
 
 def test_what_limits_the_clock_is_named_as_in_the_design():
     """The last path within the clock, not one from or to a pin."""
-    assert critical_path(ICE40) == {
+    assert critical_path(ICE40, 24e6) == {
         "from": "device.device.core.command.fsm_state", "to": "device.device.core.schedule.fsm_state", "logic_ns": 8.81, "routing_ns": 26.38,
     }  # fmt: skip
-    assert critical_path(ECP5) == {
+    assert critical_path(ECP5, 60e6) == {
         "from": "device.device.core.neurons.spikes.memory", "to": "device.device.core.lanes.weights.lane_26.following",
         "logic_ns": 7.93, "routing_ns": 6.43,
     }  # fmt: skip
     with pytest.raises(BuildError, match="critical path: the place-and-route log has none"):
-        critical_path(without(ICE40, "ns routing"))
+        critical_path(without(ICE40, "ns routing"), 24e6)
+
+
+def test_the_critical_path_of_another_clock_does_not_count():
+    clock = ICE40[ICE40.index("Info: Critical path report for clock 'clk'") :]
+    other = clock.replace("'clk'", "'usb'").replace("24.00", "48.00").replace("core.command", "core.other")
+    assert critical_path(ICE40 + other, 24e6) == critical_path(ICE40, 24e6)
+    assert critical_path(ICE40 + other, 48e6)["from"] == "device.device.core.other.fsm_state"
 
 
 def test_exceeded_names_the_worst():

@@ -32,10 +32,14 @@ def test_core_equals_golden(cadence: str, kind: str):
 def test_lazy_core_equals_golden():
     torch.set_num_threads(1)
     rng, seen = np.random.default_rng(SEED), Counter()
-    for n, fixed in enumerate([{"steps": 1}, {"steps": 5}, {"steps": 4, "lanes": 4, "neuron_lanes": 2}]):
+    cases: list[dict[str, Any]] = [
+        {"steps": 1, "stochastic": False},
+        {"steps": 5, "weight_memory": "block", "weight_latency": 3, "parity": True},
+        {"steps": 4, "weight_memory": "block", "stochastic": True, "lanes": 4, "neuron_lanes": 2},
+        {"steps": 4, "weight_memory": "spram", "stochastic": False},
+    ]
+    for n, fixed in enumerate(cases):
         config = random_config(rng, input="events", lazy=True, **fixed)
-        if n == 1 and config.weight_memory == "block":
-            config = config.replace(weight_latency=3)
         seen += exercise(config, rng, samples=24, stall=0.3 if n == 1 else 0.0)
     assert not missing(seen)
 
