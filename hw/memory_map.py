@@ -21,7 +21,7 @@ DAMAGED_BITS = 20  # more than there are memories
 COUNTER_BITS = 24  # counters count modulo 2**COUNTER_BITS: a host looks often enough
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4
 PHASE_DOCS = {
-    "forward": "the lanes sum currents, neurons integrate and fire beside them",
+    "forward": "the lanes sum currents (and change gradients, in lazy learning), neurons integrate and fire beside them",
     "neuron": "the lanes wait for membranes, spikes and traces",
     "backward": "the lanes carry errors back, neurons make deltas and their own gradients of them, or the lanes wait for these",
     "update": "the lanes gather or apply weight gradients, or wait for changes of thresholds and leakages",
@@ -120,7 +120,7 @@ def regions(config: Config) -> dict[str, Region]:
         ("frame", 1, c.sizes[0], index_bits + PIXEL_FRAC, False, c.static,
          "write: pixel of input `row`, ascending, row 0 starts a frame; read: the k-th non-zero pixel, index above value"),
         ("event", m, c.neuron_words(c.sizes[0]), 1, False, not c.static, "1: input (row * lanes + lane) spikes in the next step; the step clears it"),
-        ("delta_sum", m, c.neuron_rows, c.grad.bits, True, c.lazy, "H, what an event in the next step subtracts from G, lazy learning"),
+        ("delta_sum", m, c.neuron_rows, c.grad.bits, True, c.lazy, "H, what an event in the next step subtracts from G, lazy learning; the lanes have a copy"),
     ]  # fmt: skip
     return {
         name: Region(number, name, lanes, depth, bits, signed, doc, c.parity and name not in ("alpha", "alpha_grad"))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hw.config import LANE_BITS, ROW_BITS, Config
+from hw.config import LANE_BITS, ROW_BITS, Config, Q
 from hw.host import protocol as p
 from hw.host import stored as s
 from hw.memory_map import BURST_BITS, REGISTERS, regions
@@ -85,7 +85,8 @@ Region 0. `rc`: a write of any value clears it.
 
 ## Memories
 
-Here those of {title} with {lanes} lanes, input {input}, cadence {cadence}; others have other depths. Writing an array of the learning state in part needs its
+Here those of {title} with {lanes} lanes, input {input}, cadence {cadence}; others have other depths; behind them those that
+networks for events and lazy learning have besides. Writing an array of the learning state in part needs its
 word's other bits: `sw.device` reads them first. Values of more than one byte are two's complement where signed.
 
 {memories}
@@ -100,6 +101,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def manual() -> str:
     """The page."""
     config = Config()
+    here, lazy = regions(config), regions(config.replace(input="events", lazy=True, trace=Q(5, 8)))
+    others = [region for name, region in lazy.items() if name not in here]
     frames = table(("request", "bytes", "reply", "bytes"), [
         ("length of all that follows, bit 15: opens a session", 2, "sequence number of the request", 1),
         ("sequence number", 1, "data", "n"),
@@ -122,7 +125,7 @@ def manual() -> str:
         description=f"{p.DESCRIPTION_MOST} bytes, zeros behind the last one that is used.\n\n" + description,
         registers=table(("row", "name", "bits", "access", "meaning"), ((r.row, r.name, r.bits, r.access, r.doc) for r in REGISTERS.values())),
         memories=table(("region", "name", "lanes", "rows", "bits", "signed", "what"),
-                       ((r.number, r.name, r.lanes, r.depth, r.bits, "yes" if r.signed else "", r.doc) for r in regions(config).values())),
+                       ((r.number, r.name, r.lanes, r.depth, r.bits, "yes" if r.signed else "", r.doc) for r in [*here.values(), *others])),
     )  # fmt: skip
 
 
