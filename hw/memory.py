@@ -175,6 +175,19 @@ class Bank(wiring.Component):
         return m
 
 
+def a_word_each(region: Region) -> dict[str, wiring.Member]:
+    """Members of a memory that is read in all lanes at one address, and written in those that have a bit in `write`."""
+    address_bits = max(1, ceil_log2(region.depth))
+    return {
+        "host": In(HostBus()),
+        "read_address": In(address_bits),
+        "read_data": Out(region.bits).array(region.lanes),
+        "write": In(region.lanes),
+        "write_address": In(address_bits),
+        "write_data": In(region.bits).array(region.lanes),
+    }
+
+
 class LaneBanks(wiring.Component):
     """A `Bank` in every lane, read at one address; `write` has a bit a lane. Where memories lie far apart there are `registers` before them
     and in the way of the host's answers. Without `hosted` the host does not reach it.
@@ -186,18 +199,7 @@ class LaneBanks(wiring.Component):
 
     def __init__(self, region: Region, registers: int = 0, *, hosted: bool = True):
         self.region, self.registers, self.answer_moves, self.hosted = region, registers, 2 * registers, hosted
-        address_bits = max(1, ceil_log2(region.depth))
-        super().__init__(
-            {
-                "host": In(HostBus()),
-                "read_address": In(address_bits),
-                "read_data": Out(region.bits).array(region.lanes),
-                "write": In(region.lanes),
-                "write_address": In(address_bits),
-                "write_data": In(region.bits).array(region.lanes),
-            }
-            | ({"damaged": Out(1)} if region.parity else {})
-        )
+        super().__init__(a_word_each(region) | ({"damaged": Out(1)} if region.parity else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -232,17 +234,7 @@ class SpramBanks(wiring.Component):
     def __init__(self, region: Region, *, pauses: bool = False):
         self.region, self.pauses = region, pauses
         self.address_bits = max(1, ceil_log2(region.depth))
-        super().__init__(
-            {
-                "host": In(HostBus()),
-                "read_address": In(self.address_bits),
-                "read_data": Out(region.bits).array(region.lanes),
-                "write": In(region.lanes),
-                "write_address": In(self.address_bits),
-                "write_data": In(region.bits).array(region.lanes),
-            }
-            | ({"read_enable": In(1)} if pauses else {})
-        )
+        super().__init__(a_word_each(region) | ({"read_enable": In(1)} if pauses else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -313,17 +305,7 @@ class WideBanks(wiring.Component):
 
     def __init__(self, region: Region):
         self.region = region
-        address_bits = max(1, ceil_log2(region.depth))
-        super().__init__(
-            {
-                "host": In(HostBus()),
-                "read_address": In(address_bits),
-                "read_data": Out(region.bits).array(region.lanes),
-                "write": In(region.lanes),
-                "write_address": In(address_bits),
-                "write_data": In(region.bits).array(region.lanes),
-            }
-        )
+        super().__init__(a_word_each(region))
 
     def elaborate(self, platform) -> Module:
         m = Module()
