@@ -68,8 +68,8 @@ def slow_neurons(model):
     """Membranes lose a bit more than they should."""
     network, forward = model.core.network, model.core.network._forward
 
-    def wrong(spike):
-        forward(spike)
+    def wrong(spike, learn):
+        forward(spike, learn)
         network.membrane -= 1
 
     network._forward = wrong
