@@ -107,7 +107,7 @@ class Core(wiring.Component):
     def _deltas(self, m: Module, schedule, neurons, groups, lanes, sweeper) -> None:
         """Deltas go to the lanes; the groups that have any are listed for the sweeper."""
         c, far = self.config, self.config.weight_registers
-        static_first = (schedule.sweep_layer == 1) if self.config.static else 0  # its D is listed as layer 0
+        static_first = (schedule.sweep_layer == 1) if c.static else 0  # its D is listed as layer 0
         m.d.comb += [
             groups.start.eq(schedule.start_groups),
             groups.layer.eq(schedule.groups_layer),
@@ -115,7 +115,7 @@ class Core(wiring.Component):
             groups.delta.eq(delay(m, neurons.delta.payload.as_value(), far)),
             lanes.delta_write.eq(groups.write),
             lanes.delta_row.eq(groups.write_row),
-            *(lanes.delta_data[lane].eq(groups.write_data[lane]) for lane in range(self.config.lanes)),
+            *(lanes.delta_data[lane].eq(groups.write_data[lane]) for lane in range(c.lanes)),
             groups.read_odd.eq(schedule.sweep_layer[0] & ~static_first),
             groups.read_index.eq(sweeper.groups.index),
             groups.read_enable.eq(sweeper.groups.enable),
@@ -125,7 +125,7 @@ class Core(wiring.Component):
         if c.lazy:
             gathers = Signal()
             m.d.sync += gathers.eq(((schedule.learn & LEARN_W) != 0) & (schedule.step != 0))
-            sums = delay(m, neurons.lane_sum.lane, far)
+            sums = [delay(m, of_lane, far) for of_lane in neurons.lane_sum]
             m.d.comb += [
                 lanes.gathers.eq(gathers),
                 lanes.sum_write.eq(delay(m, groups.write, neurons.SUM_DELAY)),

@@ -133,7 +133,7 @@ class Neurons(wiring.Component):
                 "current": In(stream.Signature(data.ArrayLayout(signed(config.u.bits), config.neuron_lanes), always_ready=True)),
                 "error": In(stream.Signature(signed(config.delta.bits), always_ready=True)),
                 "delta": Out(stream.Signature(neuron_word(config, config.delta.bits), always_ready=True)),
-                **({"lane_sum": Out(neuron_word(config, config.grad.bits))} if config.lazy else {}),
+                **({"lane_sum": Out(signed(config.grad.bits)).array(config.neuron_lanes)} if config.lazy else {}),
                 "list_layer": In(bits_for(config.n_layers)),
                 "list_index": In(unit_bits),
                 "list_enable": In(1),
@@ -436,8 +436,7 @@ class Neurons(wiring.Component):
                 bank.write.eq(gradient.o.valid),
                 bank.write_address.eq(gradient.o.p.index),
                 bank.write_data.eq(gradient.o.p.delta_sum),
-                self.lane_sum.mask[q].eq(gradient.o.valid),
-                self.lane_sum.lane[q].eq(gradient.o.p.lane_sum),
+                self.lane_sum[q].eq(gradient.o.p.lane_sum),
             ]
         if c.static:
             bank = banks["input_grad"]
