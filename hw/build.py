@@ -94,8 +94,8 @@ def _block_rams(config: Config, board: Board) -> dict[str, int]:
     memories |= {
         "unit_lists": (2, c.listed_units, ceil_log2(max(c.sizes[l] for l in c.list_base))),
         "unit_words": (2 if c.neuron_lanes > 1 else 0, c.neuron_words(max(c.sizes)), c.neuron_lanes + ceil_log2(max(c.sizes))),
-        "group_lists": (1, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
-        "row_delay": (2 + 2 * (c.grad_rows > 0) + c.stochastic, 8, ceil_log2(c.rows)),
+        "group_lists": (c.addresses, 2 << ceil_log2(max(c.groups.values())), 1 + ceil_log2(c.rows) + ceil_log2(c.delta_rows)),
+        "row_delay": (2 + 2 * (c.grad_rows > 0) + c.stochastic, 8, c.addresses * ceil_log2(c.rows)),
         "requests": (1, board.buffer, 8),
         "replies": (1, SLOTS * board.reply, 8),
     }

@@ -111,6 +111,9 @@ class Config:
     shared: bool = False
     """Fewer multipliers and cells, a few more cycles, the same numbers: the neurons use the multipliers of the first lanes, which take no row
     meanwhile; two lanes share what changes their weights. For `weight_memory` spram, whose weights change in every second cycle at most."""
+    lane_lists: bool = False
+    """Every lane has row addresses of its own and walks its own list of neurons that have a delta, so that no lane visits one that has none.
+    For two lanes or more, `weight_memory` block, and learning that is not `lazy`."""
 
     def __post_init__(self) -> None:
         def bad(field: str, legal: str) -> ValueError:
@@ -133,7 +136,7 @@ class Config:
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("weight_memory", WEIGHT_MEMORIES)):
             if getattr(self, field) not in legal:
                 raise bad(field, " or ".join(legal))
-        for field in ("stochastic", "parity", "lazy", "shared"):
+        for field in ("stochastic", "parity", "lazy", "shared", "lane_lists"):
             if not isinstance(getattr(self, field), bool):
                 raise bad(field, "True or False")
         for field in ("w", "u", "trace", "delta", "grad"):
@@ -169,8 +172,8 @@ class Config:
                 raise bad("cadence", "sample where lazy is True")
             if self.shared:
                 raise bad("shared", "False where lazy is True")
-            if self.alpha_frac > 15 - RECIPROCAL_BITS + 1:
-                raise bad("alpha_frac", f"at most {15 - RECIPROCAL_BITS + 1} where lazy is True (1/alpha is a factor of 18 bits)")
+            if self.reciprocal_bits + 1 > 18:
+                raise bad("alpha_frac", f"at most {16 - RECIPROCAL_BITS} where lazy is True (1/alpha is a factor of 18 bits)")
             if self.grad.f < self.delta.f:
                 raise bad("grad", f"at least as many fraction bits as delta = {self.delta} where lazy is True")
             if self.trace.high < self.steps * self.trace.one:
@@ -184,6 +187,8 @@ class Config:
                 raise bad("lanes", f"{64 // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
             if self.rows > 1 << 14:
                 raise ValueError(f"sizes: {self.sizes} need {self.rows} rows; legal is at most {1 << 14} where weight_memory is spram")
+        if self.lane_lists and (self.lazy or self.weight_memory != "block" or self.lanes == 1):
+            raise bad("lane_lists", "False where lazy is True, weight_memory is spram or there is one lane")
         if self.shared and not (self.weight_memory == "spram" and self.lanes >= NEURON_MULTIPLIERS * self.neuron_lanes):
             raise bad("shared", f"False unless weight_memory is spram, with {NEURON_MULTIPLIERS} lanes to a neuron lane")
         if self.rows > 1 << ROW_BITS:
@@ -310,6 +315,16 @@ class Config:
         return sum(self.groups[l] * self.sizes[l - 1] for l in self.layers)
 
     @property
+    def addresses(self) -> int:
+        """Weight rows that are read or written at once: one for all lanes, or one in each."""
+        return self.lanes if self.lane_lists else 1
+
+    @property
+    def visited(self) -> int:
+        """Neurons that are skipped together, if none of them has a delta: those of a group of lanes, or of one lane."""
+        return 1 if self.lane_lists else self.lanes
+
+    @property
     def weight_registers(self) -> int:
         """Registers before the memories of the lanes, as many behind them, and on each other long way (`weight_latency`)."""
         return (self.weight_latency - 1) // 2
@@ -420,7 +435,7 @@ class Config:
     def digest(self) -> int:
         """32 bits that name this configuration; the core shows them in register `config`. What is False and came later is left out of them."""
         values = asdict(self)
-        for name in ("parity", "lazy", "shared"):
+        for name in ("parity", "lazy", "shared", "lane_lists"):
             if not values[name]:
                 del values[name]
         return int.from_bytes(hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:4], "little")

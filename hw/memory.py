@@ -175,31 +175,33 @@ class Bank(wiring.Component):
         return m
 
 
-def a_word_each(region: Region) -> dict[str, wiring.Member]:
-    """Members of a memory that is read in all lanes at one address, and written in those that have a bit in `write`."""
-    address_bits = max(1, ceil_log2(region.depth))
+def a_word_each(region: Region, addresses: int = 1) -> dict[str, wiring.Member]:
+    """Members of a memory that is read in all lanes, and written in those that have a bit in `write`: at one address, or each lane at its own."""
+    address = In(max(1, ceil_log2(region.depth)))
+    if addresses > 1:
+        address = address.array(addresses)
     return {
         "host": In(HostBus()),
-        "read_address": In(address_bits),
+        "read_address": address,
         "read_data": Out(region.bits).array(region.lanes),
         "write": In(region.lanes),
-        "write_address": In(address_bits),
+        "write_address": address,
         "write_data": In(region.bits).array(region.lanes),
     }
 
 
 class LaneBanks(wiring.Component):
-    """A `Bank` in every lane, read at one address; `write` has a bit a lane. Where memories lie far apart there are `registers` before them
-    and in the way of the host's answers. Without `hosted` the host does not reach it.
+    """A `Bank` in every lane, read at one address, or each at its own (`addresses`); `write` has a bit a lane. Where memories lie far apart
+    there are `registers` before them and in the way of the host's answers. Without `hosted` the host does not reach it.
 
     Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, registers: int = 0, *, hosted: bool = True):
-        self.region, self.registers, self.answer_moves, self.hosted = region, registers, 2 * registers, hosted
-        super().__init__(a_word_each(region) | ({"damaged": Out(1)} if region.parity else {}))
+    def __init__(self, region: Region, registers: int = 0, *, addresses: int = 1, hosted: bool = True):
+        self.region, self.registers, self.answer_moves, self.addresses, self.hosted = region, registers, 2 * registers, addresses, hosted
+        super().__init__(a_word_each(region, addresses) | ({"damaged": Out(1)} if region.parity else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -209,10 +211,10 @@ class LaneBanks(wiring.Component):
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [
-                bank.read_address.eq(self.read_address),
+                bank.read_address.eq(self.read_address if self.addresses == 1 else self.read_address[lane]),
                 self.read_data[lane].eq(bank.read_data),
                 bank.write.eq(self.write[lane]),
-                bank.write_address.eq(self.write_address),
+                bank.write_address.eq(self.write_address if self.addresses == 1 else self.write_address[lane]),
                 bank.write_data.eq(self.write_data[lane]),
             ]
         fan_out(m, self.host, banks, self.registers)

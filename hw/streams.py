@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import signed
+from amaranth.hdl import ShapeLike, Value, signed
 from amaranth.lib import data
 
 from hw.config import PIXEL_FRAC, Config, ceil_log2
@@ -123,6 +123,17 @@ def threshold_in(c: Config) -> data.StructLayout:
 
 def threshold_out(c: Config) -> data.StructLayout:
     return data.StructLayout({"index": index_shape(c), "theta": signed(c.u.bits)})
+
+
+def by_address(c: Config, shape: ShapeLike) -> ShapeLike:
+    """`shape` once, or for each of the weight rows that are read at once (`Config.addresses`)."""
+    return shape if c.addresses == 1 else data.ArrayLayout(shape, c.addresses)
+
+
+def each_address(c: Config, value: Value) -> list[Value]:
+    """The parts of what has such a shape."""
+    bits = len(value) // c.addresses
+    return [value] if c.addresses == 1 else [value[n * bits : (n + 1) * bits] for n in range(c.addresses)]
 
 
 def operand_bits(c: Config) -> int:

@@ -46,7 +46,7 @@ from sw.stop import Parameters, stop
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
 COLOURS = dict(zip(PHASES, ("#1f5fa8", "#9aa0a6", "#d1495b", "#edae49"), strict=True))
 KINDS = ("inference", "training")
-LANES = ("lanes", "neuron_lanes")
+LANES = ("lanes", "neuron_lanes", "weight_latency", "lane_lists")
 GROWTH = Config(sizes=(64, 32, 10), input="events", lanes=4)
 """Where growth starts from: one field at a time is changed."""
 EVENTS = Config(sizes=(784, 200, 10), input="events", lanes=8, neuron_lanes=2, trace=Q(5, 8), grad=Q(6, 12))

@@ -47,6 +47,7 @@ def _core(cadence: str, kind: str) -> str:
 
 
 _LAZY = "tests/hw/test_core.py::test_lazy_core_equals_golden"
+_LISTS = "tests/hw/test_lane_lists.py::test_a_core_with_lane_lists_equals_golden"
 _BLOCKS = "tests/hw/test_blocks.py::"
 _MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
 _DELTA = _BLOCKS + "test_delta_follows_the_tables"
@@ -103,6 +104,13 @@ MUTANTS = (
            _core("step", "static")),
     Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | Cat(", "any_delta.eq(Cat(",
            _core("sample", "static")),
+    # an error, in lanes with lists of their own
+    Mutant("list one too long", "hw/error/groups.py", "self.read_index < length[self.read_odd]", "self.read_index <= length[self.read_odd]", _LISTS),
+    Mutant("error of no neuron", "hw/weight/lanes.py", "Mux(live, delta, 0)", "delta", _LISTS),
+    Mutant("written where no list goes", "hw/weight/lanes.py", "strobes & self.live[k] if", "strobes if", _LISTS),
+    Mutant("written at the first lane's row", "hw/weight/lanes.py", "self.row[self.written][n]", "self.row[self.written][0]", _LISTS),
+    Mutant("the first lane's random bits", "hw/weight/lanes.py", "words[lane % c.addresses]", "words[0]", _LISTS),
+    Mutant("lanes without a neuron counted", "hw/weight/sweeper.py", "sum(of.live for of in groups.entry)", "c.lanes", _LISTS),
     # an event, learned lazily
     Mutant("lazy: events of step 0", "hw/core.py", "((schedule.learn & LEARN_W) != 0) & (schedule.step != 0)", "(schedule.learn & LEARN_W) != 0", _LAZY),
     Mutant("lazy: an event that was none", "hw/weight/lanes.py", "delay(m, self.factor != 0, 4)", "1", _LAZY),

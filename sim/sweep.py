@@ -46,13 +46,13 @@ class Outcome(NamedTuple):
 
 
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights, of those in single-port memories
-    every second with shared multipliers, times cadences times kinds of input, and one more each that learns lazily."""
+    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights and every second with lists in its
+    lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of input, and one more each that learns lazily."""
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
         if base.weight_memory == "block":
-            base = base.replace(weight_latency=(1, 3)[n % 2])
+            base = base.replace(weight_latency=(1, 3)[n % 2], lane_lists=n % 4 in (1, 2) and base.lanes > 1)
         elif base.lanes >= NEURON_MULTIPLIERS * base.neuron_lanes:
             base = base.replace(shared=n % 4 == 3)
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):

@@ -93,7 +93,8 @@ class Link:
 
 _FORMATS = ("w", "u", "trace", "delta", "grad")
 _CHOICES = {"input": INPUTS, "cadence": CADENCES, "weight_memory": WEIGHT_MEMORIES}
-_SWITCHES = {"stochastic": "stochastic rounding", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning"}
+_SWITCHES = {"stochastic": "stochastic rounding", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning",
+             "lane_lists": "lists of the lanes' own"}  # fmt: skip
 _LINK = struct.Struct("<BHHII")
 _CONFIG = struct.Struct("<BHHBBBBB10BBI")
 DESCRIPTION_DOCS = (

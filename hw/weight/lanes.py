@@ -1,8 +1,10 @@
-"""The lanes: weights banked by postsynaptic neuron, one row address for all, one multiplier each."""
+"""The lanes: weights banked by postsynaptic neuron, one row address for all or one each, one multiplier each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
@@ -13,7 +15,7 @@ from hw.fixed import dither_mask, dither_shift, floor_shift, halves, minus_halve
 from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, WideBanks, damaged, fan_out, found_in, relay
 from hw.memory_map import regions
 from hw.pipeline import DelayLine, Multiplier, delay
-from hw.streams import bits_for, current_sum_bits, error_sum_bits, mul_port, operand_bits
+from hw.streams import bits_for, by_address, current_sum_bits, each_address, error_sum_bits, mul_port, operand_bits
 from hw.weight.dither import RowHash, lane_word, xorshift32
 
 
@@ -28,14 +30,15 @@ class Sweep(enum.Enum, shape=3):
 
 
 def row_op(c: Config) -> data.StructLayout:
-    """One row of weights, read in all lanes at once."""
+    """A row of weights, read in all lanes at once, or one in every lane that is `live`."""
     return data.StructLayout(
         {
-            "row": bits_for(c.rows),
-            "delta_row": bits_for(c.delta_rows),
+            "row": by_address(c, bits_for(c.rows)),
+            "delta_row": by_address(c, bits_for(c.delta_rows)),
             "first": 1,  # of a sum
             "last": 1,  # of a sum: it leaves the lanes
         }
+        | ({"live": c.lanes} if c.lane_lists else {})
     )
 
 
@@ -103,13 +106,14 @@ class Lanes(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        self.weights = SpramBanks(region["weight"], pauses=c.shared) if c.weight_memory == "spram" else LaneBanks(region["weight"], c.weight_registers)
-        self.delta = WideBanks(region["delta"]) if c.shared else LaneBanks(region["delta"], c.weight_registers)
-        self.grads = LaneBanks(region["grad"], c.weight_registers) if c.grad_rows else None
+        in_lanes = partial(LaneBanks, registers=c.weight_registers, addresses=c.addresses)
+        self.weights = SpramBanks(region["weight"], pauses=c.shared) if c.weight_memory == "spram" else in_lanes(region["weight"])
+        self.delta = WideBanks(region["delta"]) if c.shared else in_lanes(region["delta"])
+        self.grads = in_lanes(region["grad"]) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
         if c.lazy:  # what the neurons sum, by lane; a copy that no host could repair, so that it has no parity
             copy = replace(region["delta_sum"], lanes=c.lanes, depth=c.delta_rows, parity=False)
-            members["sums"] = self.sums = LaneBanks(copy, c.weight_registers, hosted=False)
+            members["sums"] = self.sums = in_lanes(copy, hosted=False)
         for name, member in members.items():
             if member is not None:
                 m.submodules[name] = member
@@ -161,35 +165,49 @@ class Lanes(wiring.Component):
         wait = c.weight_latency - 1  # cycles from taking a row to k = 0
         depth = wait + max(self.DEPTH + later + around, 6 + ceil_log2(c.lanes))
         in_flight: Value = Const(0)
-        chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]}
+        chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]} | ({"live": [op.p.live]} if c.lane_lists else {})
         for name, chain in chains.items():
             for k in range(1, depth):
-                following = Signal(name=f"{name}_{k}", reset_less=name != "valid")
+                following = Signal(len(chain[0]), name=f"{name}_{k}", reset_less=name != "valid")
                 m.d.sync += following.eq(chain[-1])
                 chain.append(following)
             setattr(self, name, chain[wait:])
         for valid in chains["valid"]:
             in_flight |= valid
         delays = sorted({self.reread, self.written, *((3 - around, 5) if c.grad_rows else ()), *((self.hashed,) if c.stochastic else ())})
-        m.submodules.rows = rows = DelayLine(len(op.p.row), tuple(wait + k for k in delays))
-        m.d.comb += rows.i.eq(op.p.row)
-        self.row = dict(zip(delays, rows.delayed, strict=True))
+        row = Value.cast(op.p.row)
+        m.submodules.rows = rows = DelayLine(len(row), tuple(wait + k for k in delays))
+        m.d.comb += rows.i.eq(row)
+        self.row = {k: each_address(c, delayed) for k, delayed in zip(delays, rows.delayed, strict=True)}
         self.draining = Signal()
         m.d.comb += self.busy.eq(in_flight | self.draining)
+
+    def _at(self, address, of: Callable[[int], Value]) -> list:
+        """Statements that give a memory its address, or every lane its own; `of` the number of the address."""
+        if self.config.addresses == 1:
+            return [address.eq(of(0))]
+        return [address[n].eq(of(n)) for n in range(self.config.addresses)]
+
+    def _in_lanes(self, strobe: Value, k: int) -> Value:
+        """`strobe` in every lane that has a row in cycle k."""
+        strobes = strobe.replicate(self.config.lanes)
+        return strobes & self.live[k] if self.config.lane_lists else strobes
 
     def _read(self, m: Module) -> None:
         """Weights and deltas from their memories, between registers where the configuration wants them, and the operand beside them."""
         c, op = self.config, self.op
-        around = c.weight_registers
+        around, row, delta_row = c.weight_registers, *(each_address(c, Value.cast(of)) for of in (op.p.row, op.p.delta_row))
         m.d.comb += [
-            self.weights.read_address.eq(Mux(self.changing, self.row[self.reread], op.p.row)),
-            self.delta.read_address.eq(op.p.delta_row),
+            *self._at(self.weights.read_address, lambda n: Mux(self.changing, self.row[self.reread][n], row[n])),
+            *self._at(self.delta.read_address, lambda n: delta_row[n]),
             self.delta.write.eq(self.delta_write),
-            self.delta.write_address.eq(self.delta_row),
+            *self._at(self.delta.write_address, lambda n: self.delta_row),
             *(self.delta.write_data[lane].eq(self.delta_data[lane]) for lane in range(c.lanes)),
         ]
         self.w_read = [delay(m, self.weights.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
         self.delta_read = [delay(m, self.delta.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
+        if c.lane_lists:
+            self.delta_read = [Mux(live, delta, 0) for live, delta in zip(self.live[1], self.delta_read, strict=True)]
         self.factor = delay(m, self.operand, around)
         self.grad_shift = c.trace.f if c.lazy else c.weight_grad_shift
         if c.lazy:  # FORWARD takes them two cycles later, when the products come
@@ -307,28 +325,30 @@ class Lanes(wiring.Component):
         c, apply = self.config, self.apply
         base = c.weight_shift(0)
         m.d.comb += [
-            self.weights.write_address.eq(self.row[self.written]),
-            self.weights.write.eq((self.valid[self.written] & self.changing).replicate(c.lanes)),
+            *self._at(self.weights.write_address, lambda n: self.row[self.written][n]),
+            self.weights.write.eq(self._in_lanes(self.valid[self.written] & self.changing, self.written)),
         ]
         if self.grads is not None:
             m.d.comb += [
-                self.grads.read_address.eq(self.row[3 - c.weight_registers] - c.grad_row_offset),
-                self.grads.write_address.eq(self.row[5] - c.grad_row_offset),
-                self.grads.write.eq((self.valid[5] & (self._gathers(m) | apply)).replicate(c.lanes)),
+                *self._at(self.grads.read_address, lambda n: self.row[3 - c.weight_registers][n] - c.grad_row_offset),
+                *self._at(self.grads.write_address, lambda n: self.row[5][n] - c.grad_row_offset),
+                self.grads.write.eq(self._in_lanes(self.valid[5] & (self._gathers(m) | apply), 5)),
             ]
-        around, word = c.weight_registers, None
+        around, words = c.weight_registers, []
         if c.stochastic:
             state = Signal(32, init=1)
             m.d.comb += self.random.eq(state)
             with m.If(self.random_write):
                 m.d.sync += state.eq(self.random_data)
-            m.submodules.hash = row_hash = RowHash(holds=c.shared)
-            if c.shared:
-                m.d.comb += row_hash.enable.eq(self.valid[self.HASHED + 1])
-            m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(self.row[self.hashed])]
+            for n, row in enumerate(self.row[self.hashed]):
+                m.submodules[f"hash_{n}" if c.lane_lists else "hash"] = row_hash = RowHash(holds=c.shared)
+                if c.shared:
+                    m.d.comb += row_hash.enable.eq(self.valid[self.HASHED + 1])
+                m.d.comb += [row_hash.state.eq(state), row_hash.row.eq(row)]
+                words.append(row_hash.word)
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
-            word = delay(m, row_hash.word, 2 * around)
+            words = [delay(m, word, 2 * around) for word in words]
         rate, keep = self.rate, dither_mask(base, self.rate)
         applied_in = []
         for lane, product in enumerate(products):
@@ -350,10 +370,11 @@ class Lanes(wiring.Component):
             if c.shared:
                 applied_in.append(applied)
                 continue
-            if word is None:
-                shifted = halves(applied, base, rate)
+            if c.stochastic:
+                word = lane_word(words[lane % c.addresses], lane)
+                shifted = dither_shift(applied, base, rate, word[: len(keep)] & keep) << 1
             else:
-                shifted = dither_shift(applied, base, rate, lane_word(word, lane)[: len(keep)] & keep) << 1
+                shifted = halves(applied, base, rate)
             change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
             w = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
             moved = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
@@ -364,9 +385,9 @@ class Lanes(wiring.Component):
             ]
             m.d.comb += self.weights.write_data[lane].eq(w)
         if c.shared:
-            self._in_turns(m, applied_in, word, keep)
+            self._in_turns(m, applied_in, words, keep)
 
-    def _in_turns(self, m: Module, applied: list, word: Value | None, keep: Value) -> None:
+    def _in_turns(self, m: Module, applied: list, words: list, keep: Value) -> None:
         """Two lanes change their weights one after the other: the first in cycles 4 to 6, the other in 5 to 7; both are written in cycle 7."""
         c, pairs = self.config, self.config.lanes // 2
         base, second = c.weight_shift(0), self.valid[5]
@@ -374,11 +395,12 @@ class Lanes(wiring.Component):
         for lane in range(pairs):
             other = lane + pairs
             gradient = Mux(second, delay(m, applied[other], 1) if c.grad_rows else applied[other], applied[lane]).as_signed()
-            if word is None:
-                shifted = halves(gradient, base, self.rate)
-            else:
+            if c.stochastic:
+                word = words[0]
                 dither = Mux(second, lane_word(word, other), lane_word(word, lane))[: len(keep)]
                 shifted = dither_shift(gradient, base, self.rate, dither & keep) << 1
+            else:
+                shifted = halves(gradient, base, self.rate)
             change = Signal(signed(c.grad.bits + 2), name=f"change_{lane}", reset_less=True)
             lessened = Signal(signed(max(c.w.bits, c.grad.bits + 1) + 1), name=f"moved_{lane}", reset_less=True)
             w, written = Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True), saturate(lessened, c.w)

@@ -10,7 +10,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config
-from hw.error.groups import group_entry
+from hw.error.groups import listed
 from hw.pipeline import delay
 from hw.streams import bits_for, operand_bits
 from hw.weight.lanes import Sweep, row_op
@@ -56,7 +56,7 @@ class Sweeper(wiring.Component):
                 "operand": Out(signed(operand_bits(config))),
                 "counted": Out(range(config.lanes + 1)),
                 "units": Out(source(self.unit_bits, unit=self.unit_bits, value=PIXEL_FRAC + 1)),
-                "groups": Out(source(self.group_bits, entry=group_entry(config))),
+                "groups": Out(source(self.group_bits, entry=listed(config))),
                 "trace": In(signed(config.trace.bits)),
             }
         )
@@ -76,8 +76,8 @@ class Sweeper(wiring.Component):
         group_row, empty, active, move = Signal(bits_for(c.rows)), Signal(), Signal(), Signal()
         outer_last, inner_last = outer == outer_end, inner == inner_end
         outer_length = Mux(dense_groups, n_groups, Mux(backward, fan_in, groups.length))
-        listed = Mux(backward, groups.length, units.length)
-        inner_length = listed if c.lazy else Mux(apply, fan_in, listed)
+        in_list = Mux(backward, groups.length, units.length)
+        inner_length = in_list if c.lazy else Mux(apply, fan_in, in_list)
         m.d.comb += [
             units.index.eq(inner),
             groups.index.eq(Mux(backward, inner, outer)),
@@ -123,18 +123,29 @@ class Sweeper(wiring.Component):
         counting, dense, nothing = Signal(), Signal(), empty & summing  # decoded a cycle later, before the first row comes
         m.d.sync += [counting.eq(backward if c.lazy else backward | apply), dense.eq(dense_groups)]
         unit, delta_base = Mux(counting, b_unit, units.unit), per_layer([c.delta_base[l] for l in c.layers])
-        m.d.comb += [
-            op.row.eq(Mux(dense, b_row, groups.entry.row) + unit),
-            op.delta_row.eq(Mux(nothing, delta_base, groups.entry.delta_row)),
-            op.first.eq(b_first),
-            op.last.eq(b_last),
-        ]
+        if c.lane_lists:
+            for lane, of in enumerate(groups.entry):
+                m.d.comb += [
+                    op.row[lane].eq(Mux(dense, b_row, Mux(of.live, of.entry.row, 0)) + unit),
+                    op.delta_row[lane].eq(of.entry.delta_row),
+                    op.live[lane].eq(dense | of.live),
+                ]
+        else:
+            m.d.comb += [
+                op.row.eq(Mux(dense, b_row, groups.entry.row) + unit),
+                op.delta_row.eq(Mux(nothing, delta_base, groups.entry.delta_row)),
+            ]
+        m.d.comb += [op.first.eq(b_first), op.last.eq(b_last)]
         if c.lazy:
             with m.If(dense):
                 m.d.comb += op.delta_row.eq(delta_base + b_group)
 
         # stage C: the operand
         remainder = per_layer((c.sizes[l] - 1) % c.lanes + 1 for l in c.layers)
+        if c.lane_lists:
+            neurons = Mux(dense, Mux(b_top, remainder, c.lanes), sum(of.live for of in groups.entry))
+        else:
+            neurons = Mux(Mux(dense, b_top, groups.entry.last), remainder, c.lanes)
         pixel, traced = Signal(PIXEL_FRAC + 1), Signal()
         late = delay(m, pixel, c.weight_registers)
         m.d.comb += [
@@ -142,7 +153,7 @@ class Sweeper(wiring.Component):
             self.operand.eq(
                 Mux(traced, self.trace, Mux(forward, late, late << (c.trace.f - PIXEL_FRAC)).as_signed()),
             ),
-            self.counted.eq(Mux(nothing, 0, Mux(Mux(dense, b_top, groups.entry.last), remainder, c.lanes))),
+            self.counted.eq(Mux(nothing, 0, neurons)),
         ]
         m.d.sync += pixel.eq(Mux(nothing, 0, units.value))
         return m

@@ -29,7 +29,7 @@ class _Layer(ctypes.Structure):
 
 FORMATS = ("w", "u", "trace", "delta", "grad")
 NUMBERS = (
-    "is_static", "stochastic", "each_step", "lazy", "steps", "lanes", "classes", "layers", "neurons", "units", "inputs", "one", "trace_frac",
+    "is_static", "stochastic", "each_step", "lazy", "steps", "lanes", "visited", "classes", "layers", "neurons", "units", "inputs", "one", "trace_frac",
     "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac", "phi_step_frac", "phi_entries", "delta_shift", "current_shift",
     "weight_grad_shift", "alpha_grad_shift", "weight_shift", "theta_shift", "rate_w", "rate_theta", "rate_alpha", "rng", "sops", "sops_dense",
 )  # fmt: skip

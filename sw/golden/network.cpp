@@ -20,7 +20,7 @@ struct Layer {
 struct Network {
     Q w, u, trace, delta, grad;
     Int is_static, stochastic, each_step, lazy;  // static frames, stochastic rounding, cadence `step`, lazy learning
-    Int steps, lanes, classes, layers, neurons, units, inputs;
+    Int steps, lanes, visited, classes, layers, neurons, units, inputs;
     Int one, trace_frac, alpha_frac, alpha_one, alpha_min, theta_min, w_frac, u_frac, pixel_frac, phi_frac, phi_step_frac, phi_entries;
     Int delta_shift, current_shift, weight_grad_shift, alpha_grad_shift, weight_shift, theta_shift;
     Int rate_w, rate_theta, rate_alpha, rng, sops, sops_dense;
@@ -47,11 +47,11 @@ void tally(Network& net, const Layer& layer, Int done) {
     net.sops_dense += layer.n * layer.m;
 }
 
-// Neurons in groups of lanes in which some delta is not zero.
+// Neurons that are visited, since some delta of those visited together is not zero.
 Int busy(const Network& net, const Int* delta, Int neurons) {
     Int total = 0;
-    for (Int start = 0; start < neurons; start += net.lanes) {
-        const Int end = std::min(start + net.lanes, neurons);
+    for (Int start = 0; start < neurons; start += net.visited) {
+        const Int end = std::min(start + net.visited, neurons);
         if (std::any_of(delta + start, delta + end, [](Int d) { return d != 0; })) total += end - start;
     }
     return total;
@@ -156,6 +156,7 @@ Int surrogate(const Network& net, Int i) {
 // Deltas of a layer from its errors, and the gradients of its thresholds, its leakage and a static input.
 void delta(Network& net, Int l, Int learn) {
     const Layer& layer = net.layer[l];
+    const Int reciprocal = net.lazy ? net.alpha_one * net.alpha_one / std::max(net.alpha[l], Int{1}) : 0;
     for (Int i = 0; i < layer.n; ++i) {
         const Int at = layer.first + i;
         const Int d = net.delta_[at] = saturate(round_shift(net.error[i] * surrogate(net, at), net.phi_frac), net.delta);
@@ -167,7 +168,7 @@ void delta(Network& net, Int l, Int learn) {
         if (learn & L) net.alpha_grad[l] += saturate(round_shift(d * net.alpha_trace[at], net.alpha_grad_shift), net.grad);
         if (net.lazy) {
             const Int sum = net.last_sum[at] = saturate(net.delta_sum[at] + (d << net.delta_shift), net.grad);
-            net.delta_sum[at] = saturate(round_shift(sum * (net.alpha_one * net.alpha_one / std::max(net.alpha[l], Int{1})), net.alpha_frac), net.grad);
+            net.delta_sum[at] = saturate(round_shift(sum * reciprocal, net.alpha_frac), net.grad);
         }
         if (l == 0 && net.is_static)
             net.input_grad[i] = saturate(net.input_grad[i] + round_shift(d * net.weight_trace[0], net.trace_frac), net.delta);
@@ -251,6 +252,20 @@ void collect(Network& net, const Layer& layer, const Int* delta, const Int* trac
     tally(net, layer, busy(net, delta, layer.n) * nonzero(trace, layer.m));
 }
 
+// The weights of those inputs that have a trace descend along what their events left in G and what the last sums add.
+void descend_lazily(Network& net, const Layer& layer) {
+    const Int* trace = net.weight_trace + layer.unit;
+    for (Int i = 0; i < layer.n; ++i) {
+        Int *grad = layer.grad + i * layer.m, sum = net.last_sum[layer.first + i];
+        for (Int j = 0; j < layer.m; ++j) {
+            net.row[j] = trace[j] ? saturate(grad[j] + round_shift(sum * trace[j], net.trace_frac), net.grad) : 0;
+            if (trace[j]) grad[j] = 0;
+        }
+        descend(net, layer, i, net.row);
+    }
+    tally(net, layer, layer.n * nonzero(trace, layer.m));
+}
+
 void update_neurons(Network& net, Int l, Int learn) {
     const Layer& layer = net.layer[l];
     if (learn & T)
@@ -287,18 +302,14 @@ void finish(Network& net, const Int* sample, Int learn) {
     for (Int l = net.layers - 1; learn && !net.each_step && l >= 0; --l) {
         const Layer& layer = net.layer[l];
         if (learn & W && layer.grad) {
-            const Int* trace = net.weight_trace + layer.unit;
-            for (Int i = 0; i < layer.n; ++i) {
-                Int *grad = layer.grad + i * layer.m, sum = net.last_sum[layer.first + i];
-                for (Int j = 0; j < layer.m; ++j) {  // lazy learning visits the inputs that have a trace
-                    const bool visited = !net.lazy || trace[j];
-                    net.row[j] = !visited ? 0 : !net.lazy ? grad[j] : saturate(grad[j] + round_shift(sum * trace[j], net.trace_frac), net.grad);
-                    if (visited) grad[j] = 0;
-                }
-                descend(net, layer, i, net.row);
+            if (net.lazy) {
+                descend_lazily(net, layer);
+            } else {
+                for (Int i = 0; i < layer.n; ++i) descend(net, layer, i, layer.grad + i * layer.m);
+                std::fill_n(layer.grad, layer.n * layer.m, 0);
+                tally(net, layer, layer.n * layer.m);
             }
             end_of_pass(net);
-            tally(net, layer, layer.n * (net.lazy ? nonzero(trace, layer.m) : layer.m));
         }
         update_neurons(net, l, learn);
     }

@@ -43,11 +43,11 @@ class Layer:
         self.weight = torch.zeros(n, m, dtype=torch.int64)
         self.grad = torch.zeros_like(self.weight) if c.cadence == "sample" and self.spiking_input else None
         self.dither = Dither(c, number) if c.stochastic else None
-        self.group_start = np.arange(0, n, c.lanes)
+        self.group_start = np.arange(0, n, c.visited)
         self.group_size = np.diff(self.group_start, append=n)
 
     def busy(self, delta: Tensor) -> int:
-        """Neurons in groups of lanes in which some `delta` (N,) is not zero: the others cost no cycle."""
+        """Neurons that are visited since some `delta` (N,) of those visited together is not zero: the others cost no cycle."""
         return int(np.logical_or.reduceat(delta.numpy(), self.group_start) @ self.group_size)
 
 
@@ -169,9 +169,9 @@ class Network:
         if learn and c.cadence == "sample":
             for layer in reversed(self.layers):
                 if "w" in learn and layer.grad is not None:
-                    visited = self.weight_trace[layer.inputs] != 0 if c.lazy else torch.ones(layer.weight.shape[1], dtype=torch.bool)
-                    self._count("update", layer, len(layer.weight) * int(visited.count_nonzero()))
-                    self._descend(layer, self._gradient(layer) * visited)
+                    visited = self.weight_trace[layer.inputs] != 0 if c.lazy else slice(None)
+                    self._count("update", layer, layer.weight[:, visited].numel())
+                    self._descend(layer, self._gradient(layer))
                     layer.grad[:, visited] = 0
                 self._update_neurons(layer, learn)
         if c.static and "w" in learn:
@@ -238,10 +238,11 @@ class Network:
         self.current[layer.neurons] = lanes.current(layer.weight, x, self.config)
 
     def _gradient(self, layer: Layer) -> Tensor:
-        """Weight gradients (N, M) of the sample, for those inputs that have a trace if learning is lazy."""
+        """Weight gradients (N, M) of a sample; if learning is lazy, of the inputs that have a trace."""
         if not self.config.lazy:
             return layer.grad
-        return lanes.lazy_gradient(layer.grad, self.last_sum[layer.neurons], self.weight_trace[layer.inputs], self.config)
+        trace = self.weight_trace[layer.inputs]
+        return torch.where(trace != 0, lanes.lazy_gradient(layer.grad, self.last_sum[layer.neurons], trace, self.config), 0)
 
     def _descend(self, layer: Layer, grad: Tensor) -> None:
         """One pass over a layer's weights."""

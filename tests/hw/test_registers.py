@@ -150,3 +150,44 @@ def test_groups_list_those_with_a_delta(neuron_lanes):
 
     simulate(groups, bench)
     assert skipped >= 20, f"the scenario proves little: {skipped} groups skipped"
+
+
+@pytest.mark.parametrize("neuron_lanes", [1, 2, 4])
+def test_a_lane_lists_its_neurons_that_have_a_delta(neuron_lanes):
+    c, rng, spared = CONFIG.replace(sizes=(6, 15, 9), neuron_lanes=neuron_lanes, lane_lists=True), np.random.default_rng(4), 0
+    groups = Groups(c)
+
+    async def bench(ctx):
+        nonlocal spared
+        for n in range(40):
+            layer = (2, 1, 0)[n % 3]
+            of = layer or 1
+            deltas = rng.integers(-3, 4, c.sizes[of]) * (rng.random(c.sizes[of]) < 0.4)
+            ctx.set(groups.layer, layer)
+            ctx.set(groups.start, 1)
+            await ctx.tick()
+            ctx.set(groups.start, 0)
+            ctx.set(groups.valid, 1)
+            for i in range(0, len(deltas), neuron_lanes):
+                word = [int(delta) for delta in deltas[i : i + neuron_lanes]]
+                ctx.set(groups.delta, {"mask": (1 << len(word)) - 1, "lane": word + [-1] * (neuron_lanes - len(word))})
+                await ctx.tick()
+            ctx.set(groups.valid, 0)
+            want = [[i // c.lanes for i in range(lane, c.sizes[of], c.lanes) if deltas[i]] for lane in range(c.lanes)]
+            longest = max(map(len, want))
+            spared += sum(deltas[g * c.lanes : (g + 1) * c.lanes].any() for g in range(c.groups[of])) - longest
+            ctx.set(groups.read_odd, layer % 2)
+            ctx.set(groups.read_enable, 1)
+            assert ctx.get(groups.length) == longest
+            for k in range(longest):
+                ctx.set(groups.read_index, k)
+                await ctx.tick()
+                for lane, of_lane in enumerate(want):
+                    found = ctx.get(groups.read_data[lane])
+                    assert found.live == (k < len(of_lane))
+                    if found.live:
+                        g = of_lane[k]
+                        assert (found.entry.row, found.entry.delta_row) == (c.row_base[of] + g * c.sizes[of - 1], c.delta_base[layer] + g)
+
+    simulate(groups, bench)
+    assert spared >= 20, f"the scenario proves little: {spared} rows spared"
