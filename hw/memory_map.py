@@ -57,7 +57,7 @@ _REGISTERS = (
     ("class", 8, "r", "class decided after the last step"),
     *((f"cycles_{phase}", COUNTER_BITS, "rc", f"clock cycles spent in phase {phase}: {doc}") for phase, doc in PHASE_DOCS.items()),
     ("sops", COUNTER_BITS, "rc", "synaptic operations done (a weight read, summed or updated for one neuron)"),
-    ("sops_dense", COUNTER_BITS, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or a group of errors being 0"),
+    ("sops_dense", COUNTER_BITS, "rc", "synaptic operations there were; those beyond `sops` were skipped, an input, a trace or the errors visited together being 0"),
     ("damaged", DAMAGED_BITS, "rc", "bit n: a word with a wrong parity bit was read from memory n; 0 in a core without parity"),
 )
 REGISTERS = {name: Register(row, name, bits, access, doc) for row, (name, bits, access, doc) in enumerate(_REGISTERS)}

@@ -231,7 +231,7 @@ def measure(names: list[str], options: argparse.Namespace) -> Iterator[dict[str,
         config = board.config.replace(**{name: getattr(options, name) for name in LANES if getattr(options, name) is not None})
         samples, warm = real_samples(config, options.samples, options.warm) if config.sizes[0] in (64, 784) else (
             random_samples(config, 0.3, options.samples), random_samples(config, 0.3, options.warm))  # fmt: skip
-        row: dict[str, Any] = {"board": name, "network": config.title, "steps": config.steps, "lanes": config.lanes, "input": config.input,
+        row: dict[str, Any] = {"board": name, "network": config.title, "steps": config.steps, **{name: getattr(config, name) for name in LANES}, "input": config.input,
                                "cadence": config.cadence, "target_mhz": board.clock / 1e6, "fmax_mhz": None}  # fmt: skip
         if not options.no_build:
             row["fmax_mhz"] = build_board(name, config, say=partial(print, file=sys.stderr, flush=True))["fmax_mhz"]
@@ -262,7 +262,7 @@ def as_text(report: dict[str, Any]) -> str:
             mhz = f"{r['fmax_mhz']:.1f}" if r["fmax_mhz"] else f"({r['target_mhz']:g})"
             rows.append((r["board"], r["network"], str(r["steps"]), str(r["lanes"]), kind,
                          *(f"{figures[p]['real']:.0f}/{figures[p]['ideal']:.0f}" for p in PHASES), f"{total(figures, 'real'):.0f}",
-                         f"{total(figures, 'ideal'):.0f}", f"{r[f'{kind}_share']:.2f}", mhz, f"{r[f'{kind}_per_second']:,.0f}"))  # fmt: skip
+                         f"{total(figures, 'ideal'):.0f}", f"{r[f'{kind}_share']:.3f}", mhz, f"{r[f'{kind}_per_second']:,.0f}"))  # fmt: skip
     lines = [*columns(rows), "", "Phases: real/ideal cycles. MHz is the Fmax of the build; in brackets the board's clock, without a build.", FORMULA, ""]
     lines += [f"{r['board']}: {r['updates_per_cycle']:.1f} weights or their gradients updated a cycle while updating,"
               f" {r['updates_per_cycle'] / r['lanes']:.2f} of the lanes" for r in report["boards"]] + [""]  # fmt: skip

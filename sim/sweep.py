@@ -46,8 +46,9 @@ class Outcome(NamedTuple):
 
 
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, every second with registers around its weights and every second with lists in its
-    lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of input, and one more each that learns lazily."""
+    """`configs` random configurations, every tenth with T = 1, of those in block RAM every second with registers around its weights and
+    every second with lists in its lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of
+    input, and one more each that learns lazily."""
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)

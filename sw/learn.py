@@ -19,7 +19,7 @@ from sw import checks, data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import Network
 from sw.golden.recipe import RECIPES, Recipe
-from sw.options import add_design, configuration, output, shares, whole
+from sw.options import add_design, configuration, output, positive, shares, whole
 
 
 def accuracy(network: Network, split: data.Split) -> float:
@@ -79,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
                    help="hold out N of the training samples in the place of the test samples: to choose a recipe by")  # fmt: skip
     p.add_argument("--rate-w", type=whole(0), metavar="K", help="first learning rate of the weights, 2^-K; that of the recipe if not given")
     p.add_argument("--halve-at", type=shares, metavar="S,S", help="shares of the training after which rates are halved, likewise")
+    p.add_argument("--beta", type=positive, metavar="X", help="inverse temperature of the cross entropy, likewise")
+    p.add_argument("--scale", type=positive, metavar="X", help="factor of all output errors, likewise")
     p.add_argument("--json", type=output, metavar="FILE", help="write configuration and accuracies there too")
     return p
 
@@ -93,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         dataset = data.load(options.dataset, config, folder=options.folder)
         if options.validate:
             dataset = dataset.validation(options.validate)
-        chosen = {name: getattr(options, name) for name in ("rate_w", "halve_at") if getattr(options, name) is not None}
+        chosen = {name: getattr(options, name) for name in ("rate_w", "halve_at", "beta", "scale") if getattr(options, name) is not None}
         recipe = replace(RECIPES[dataset.name], **chosen)
         checks.check_rate("rate_w", recipe.rate_w)
         if (options.samples or 0) > len(dataset.train):

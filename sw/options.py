@@ -30,6 +30,17 @@ def shares(text: str) -> tuple[float, ...]:
     return found
 
 
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is a number above 0")
+    return found
+
+
 def whole(least: int) -> Callable[[str], int]:
     """A whole number of at least `least`."""
 

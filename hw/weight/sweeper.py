@@ -34,7 +34,8 @@ class Sweeper(wiring.Component):
     APPLY       every group               every input, or those listed with a trace (lazy learning)
     ==========  ========================  ==========================
 
-    A FORWARD or BACKWARD sum over an empty list sends one row that adds 0, so that the sum leaves the lanes all the same. While
+    If lanes have lists of their own, a listed group is in each lane its own neuron at that place of its list; in lanes with a shorter list the row
+    is not `live`. A FORWARD or BACKWARD sum over an empty list sends one row that adds 0, so that the sum leaves the lanes all the same. While
     `growing`, the list of inputs may still become longer, and its last entry waits until it is known to be the last.
     `counted` is the number of synapses in the row that is taken.
 
@@ -124,7 +125,7 @@ class Sweeper(wiring.Component):
         m.d.sync += [counting.eq(backward if c.lazy else backward | apply), dense.eq(dense_groups)]
         unit, delta_base = Mux(counting, b_unit, units.unit), per_layer([c.delta_base[l] for l in c.layers])
         if c.lane_lists:
-            for lane, of in enumerate(groups.entry):
+            for lane, of in enumerate(groups.entry):  # what an older list left could lie beyond the memory's end with this layer's unit
                 m.d.comb += [
                     op.row[lane].eq(Mux(dense, b_row, Mux(of.live, of.entry.row, 0)) + unit),
                     op.delta_row[lane].eq(of.entry.delta_row),

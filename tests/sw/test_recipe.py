@@ -109,9 +109,10 @@ def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
     assert np.array_equal(again.test.images, chosen.test.images) and min(np.bincount(chosen.test.labels)) > 30
     short, paths = ["--sizes", "64-5-10", "--steps", "2", "--samples", "60", "--seeds", "1", "--epochs", "1"], [tmp_path / n for n in "ab"]
     assert learn.main([*short, "--validate", "360", "--json", str(paths[0])]) == 0
-    assert learn.main([*short, "--validate", "360", "--rate-w", "3", "--halve-at", "0.5", "--json", str(paths[1])]) == 0
+    assert learn.main([*short, "--validate", "360", "--rate-w", "3", "--halve-at", "0.5", "--beta", "6", "--scale", "0.25",
+                       "--json", str(paths[1])]) == 0  # fmt: skip
     a, b = (json.loads(path.read_text()) for path in paths)
-    assert (b["validate"], b["recipe"]["rate_w"], b["recipe"]["halve_at"]) == (360, 3, [0.5])
+    assert (b["validate"], *(b["recipe"][name] for name in ("rate_w", "halve_at", "beta", "scale"))) == (360, 3, [0.5], 6, 0.25)
     assert a["recipe"]["rate_w"] == RECIPES["digits"].rate_w and a["test_accuracy"] != b["test_accuracy"]
 
 
@@ -128,6 +129,7 @@ def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
         (["--validate", "9"], "validate: 9 is not legal; legal is 10 to 1427"),
         (["--samples", "1000", "--validate", "438"], "--samples: 1000 is not legal; legal is 1 to 999"),
         (["--halve-at", "0.5,2"], "--halve-at: '0.5,2' is not legal; legal is numbers of 0 to 1 joined by commas"),
+        (["--beta", "0"], "--beta: '0' is not legal; legal is a number above 0"),
         (["--json", "no/such/folder/x"], "--json: no/such/folder is not a folder"),
     ],
 )
