@@ -11,14 +11,14 @@ from hw.config import Config
 from hw.streams import bits_for, neuron_word
 
 
-def group_entry(c: Config) -> data.StructLayout:
-    """A group of lanes: its first weight row, its delta row, and whether it is the layer's last one."""
-    return data.StructLayout({"row": bits_for(c.rows), "delta_row": bits_for(c.delta_rows), "last": 1})
-
-
 def lane_entry(c: Config) -> data.StructLayout:
     """A neuron of a lane: its first weight row and its delta row."""
     return data.StructLayout({"row": bits_for(c.rows), "delta_row": bits_for(c.delta_rows)})
+
+
+def group_entry(c: Config) -> data.StructLayout:
+    """A group of lanes: the same of its neurons, and whether it is the layer's last one."""
+    return data.StructLayout({**lane_entry(c).members, "last": 1})
 
 
 def listed(c: Config) -> data.Layout:

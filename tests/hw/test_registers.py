@@ -112,6 +112,24 @@ def test_random_words_equal_the_golden_ones():
     assert len(seen) == words.size, "two weights share a random word"
 
 
+async def hand_over(ctx, groups, layer, deltas):
+    """Gives a layer's deltas to the groups, which pass them on to their lanes."""
+    c, width = groups.config, groups.config.neuron_lanes
+    ctx.set(groups.layer, layer)
+    ctx.set(groups.start, 1)
+    await ctx.tick()
+    ctx.set(groups.start, 0)
+    ctx.set(groups.valid, 1)
+    for i in range(0, len(deltas), width):
+        word = [int(delta) for delta in deltas[i : i + width]]
+        mask = (1 << len(word)) - 1
+        ctx.set(groups.delta, {"mask": mask, "lane": word + [-1] * (width - len(word))})
+        assert ctx.get(groups.write) == mask << i % c.lanes and ctx.get(groups.write_row) == c.delta_base[layer] + i // c.lanes
+        assert [ctx.get(groups.write_data[(i + q) % c.lanes]) for q in range(len(word))] == word
+        await ctx.tick()
+    ctx.set(groups.valid, 0)
+
+
 @pytest.mark.parametrize("neuron_lanes", [1, 2, 4])
 def test_groups_list_those_with_a_delta(neuron_lanes):
     c, rng, skipped = CONFIG.replace(neuron_lanes=neuron_lanes), np.random.default_rng(4), 0
@@ -123,19 +141,7 @@ def test_groups_list_those_with_a_delta(neuron_lanes):
             layer = (2, 1, 0)[n % 3]
             of = layer or 1
             deltas = rng.integers(-3, 4, c.sizes[of]) * (rng.random(c.sizes[of]) < 0.25)
-            ctx.set(groups.layer, layer)
-            ctx.set(groups.start, 1)
-            await ctx.tick()
-            ctx.set(groups.start, 0)
-            ctx.set(groups.valid, 1)
-            for i in range(0, len(deltas), neuron_lanes):
-                word = [int(delta) for delta in deltas[i : i + neuron_lanes]]
-                mask = (1 << len(word)) - 1
-                ctx.set(groups.delta, {"mask": mask, "lane": word + [-1] * (neuron_lanes - len(word))})
-                assert ctx.get(groups.write) == mask << i % c.lanes and ctx.get(groups.write_row) == c.delta_base[layer] + i // c.lanes
-                assert [ctx.get(groups.write_data[(i + q) % c.lanes]) for q in range(len(word))] == word
-                await ctx.tick()
-            ctx.set(groups.valid, 0)
+            await hand_over(ctx, groups, layer, deltas)
             want = [g for g in range(c.groups[of]) if deltas[g * c.lanes : (g + 1) * c.lanes].any()]
             skipped += c.groups[of] - len(want)
             ctx.set(groups.read_odd, layer % 2)
@@ -163,16 +169,7 @@ def test_a_lane_lists_its_neurons_that_have_a_delta(neuron_lanes):
             layer = (2, 1, 0)[n % 3]
             of = layer or 1
             deltas = rng.integers(-3, 4, c.sizes[of]) * (rng.random(c.sizes[of]) < 0.4)
-            ctx.set(groups.layer, layer)
-            ctx.set(groups.start, 1)
-            await ctx.tick()
-            ctx.set(groups.start, 0)
-            ctx.set(groups.valid, 1)
-            for i in range(0, len(deltas), neuron_lanes):
-                word = [int(delta) for delta in deltas[i : i + neuron_lanes]]
-                ctx.set(groups.delta, {"mask": (1 << len(word)) - 1, "lane": word + [-1] * (neuron_lanes - len(word))})
-                await ctx.tick()
-            ctx.set(groups.valid, 0)
+            await hand_over(ctx, groups, layer, deltas)
             want = [[i // c.lanes for i in range(lane, c.sizes[of], c.lanes) if deltas[i]] for lane in range(c.lanes)]
             longest = max(map(len, want))
             spared += sum(deltas[g * c.lanes : (g + 1) * c.lanes].any() for g in range(c.groups[of])) - longest
