@@ -43,6 +43,8 @@ class Chip:
     bram: int
     dsp: int
     spram: int = 0
+    dsp_rows: tuple[int, ...] = ()  # nextpnr's Y of the multipliers, which have its X and number (Z) of `dsp_columns` in each of them
+    dsp_columns: tuple[tuple[int, int], ...] = ()
 
 
 ICE40 = Family(name="ice40", bram_name="EBR", bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)), bram_least_bits=65,
@@ -54,7 +56,8 @@ UP5K = Chip(name="iCE40UP5K", family=ICE40, lut=5280, bram=30, dsp=8, spram=4)
 HX8K = Chip(name="iCE40HX8K", family=ICE40, lut=7680, bram=32, dsp=0)
 ECP5_12 = Chip(name="LFE5U-12F", family=ECP5, lut=12096, bram=32, dsp=28)
 ECP5_25 = Chip(name="LFE5U-25F", family=ECP5, lut=24288, bram=56, dsp=28)
-ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156)
+ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156, dsp_rows=(10, 34, 58),
+               dsp_columns=tuple((x + z, z) for x in (*range(4, 59, 9), *range(69, 115, 9)) for z in (0, 1, 4, 5)))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,8 +100,9 @@ class Config:
     weight_memory: str = "block"
     """`block`: two-port block RAM. `spram`: the single-port 16K x 16 memories of the iCE40UP5K."""
     weight_latency: int = 1
-    """Cycles from a row's address to its weights: 1, or 3 with registers before and behind the memories, where they lie far apart, and on
-    every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces."""
+    """Cycles from a row's address to its weights: 1; 3 with registers before and behind the memories, where they lie far apart, and on
+    every other long way through a large chip: the host's bus, what a pass says to the schedule, deltas, traces; 5 with three registers on the way
+    to the lanes, where those are many and lie all over the chip."""
     parity: bool = False
     """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word): one in which a bit flipped is noticed
     when it is read. Leakage factors are registers and have none, nor has what lazy learning copies to the lanes."""
@@ -162,7 +163,7 @@ class Config:
             raise bad("grad", f"at most {self.delta.f + min(self.trace.f, self.u.f)} fraction bits (those of the product)")
         if not (whole(self.theta_min) and 1 <= self.theta_min <= self.u.high):
             raise bad("theta_min", f"a whole number of 1 to {self.u.high}")
-        latencies = (1,) if self.weight_memory == "spram" else (1, 3)  # one port: reads and writes of rows under way would meet
+        latencies = (1,) if self.weight_memory == "spram" else (1, 3, 5)  # one port: reads and writes of rows under way would meet
         if not (whole(self.weight_latency) and self.weight_latency in latencies):
             raise bad("weight_latency", " or ".join(map(str, latencies)) + f" where weight_memory is {self.weight_memory}")
         if self.lazy:
@@ -326,8 +327,13 @@ class Config:
 
     @property
     def weight_registers(self) -> int:
-        """Registers before the memories of the lanes, as many behind them, and on each other long way (`weight_latency`)."""
-        return (self.weight_latency - 1) // 2
+        """Registers behind the memories of the lanes, and on each other long way (`weight_latency`)."""
+        return min(self.weight_latency - 1, 1)
+
+    @property
+    def lane_registers(self) -> int:
+        """Registers on the way to the lanes, and so before their memories."""
+        return self.weight_latency - 1 - self.weight_registers
 
     @property
     def grad_row_offset(self) -> int:

@@ -10,12 +10,13 @@ from hw.config import PIXEL_FRAC, Config
 from hw.error.groups import Groups
 from hw.host.command import Command
 from hw.host.registers import Registers
-from hw.memory import FAR_MOVES, HOST_BITS, fan_out, found_in
+from hw.memory import HOST_BITS, fan_out, far_moves, found_in
 from hw.memory_map import LEARN_W, PHASES
-from hw.pipeline import delay
+from hw.pipeline import delay, spread
 from hw.schedule import Schedule
 from hw.spike.lists import Frame
 from hw.spike.neurons import Neurons
+from hw.streams import neuron_word
 from hw.weight.lanes import Lanes, Sweep
 from hw.weight.sweeper import Sweeper
 
@@ -50,7 +51,7 @@ class Core(wiring.Component):
         frame = None
         if c.static:
             m.submodules.frame = frame = Frame(c)
-        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + FAR_MOVES * c.weight_registers)
+        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + far_moves(c))
 
         wiring.connect(m, wiring.flipped(self.request), command.request)
         wiring.connect(m, command.reply, wiring.flipped(self.reply))
@@ -108,14 +109,19 @@ class Core(wiring.Component):
         """Deltas go to the lanes; the groups that have any are listed for the sweeper."""
         c, far = self.config, self.config.weight_registers
         static_first = (schedule.sweep_layer == 1) if c.static else 0  # its D is listed as layer 0
+        word = neurons.delta.payload.as_value()
+        for_groups, for_lanes = delay(m, word, far), groups.write_data
+        if far:  # those for the lanes from a register of their own, which may lie among them
+            (own,) = spread(m, word, far, 1)
+            for_lanes = [neuron_word(c, c.delta.bits)(own).lane[lane % c.neuron_lanes] for lane in range(c.lanes)]
         m.d.comb += [
             groups.start.eq(schedule.start_groups),
             groups.layer.eq(schedule.groups_layer),
             groups.valid.eq(delay(m, neurons.delta.valid, far)),
-            groups.delta.eq(delay(m, neurons.delta.payload.as_value(), far)),
+            groups.delta.eq(for_groups),
             lanes.delta_write.eq(groups.write),
             lanes.delta_row.eq(groups.write_row),
-            *(lanes.delta_data[lane].eq(groups.write_data[lane]) for lane in range(c.lanes)),
+            *(lanes.delta_data[lane].eq(for_lanes[lane]) for lane in range(c.lanes)),
             groups.read_odd.eq(schedule.sweep_layer[0] & ~static_first),
             groups.read_index.eq(sweeper.groups.index),
             groups.read_enable.eq(sweeper.groups.enable),

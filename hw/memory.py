@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -11,11 +13,9 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import LANE_BITS, ROW_BITS, Config, ceil_log2
 from hw.memory_map import DAMAGED_BITS, Region
+from hw.pipeline import NEAR, NEXT, delay, spread
 
 HOST_BITS = 32
-FAR_MOVES = 3
-"""Registers on the host's way to memories that lie far apart and back, where there is one on either side of the weights: in the bus
-(`relay`), before the memory and behind it (`LaneBanks`)."""
 COLLISION_IS_FREE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 """Tells Yosys, before synthesis, that no reader minds what it gets of a word being written (every memory here has one writer)."""
 
@@ -68,13 +68,34 @@ def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
     m.d.comb += host.data_r.eq(answer)
 
 
+def far_moves(config: Config) -> int:
+    """Registers on the host's way to memories that lie far apart and back: in the bus (`relay`), then those of `LaneBanks`."""
+    return 1 + lane_moves(config.lane_registers, config.lanes) if config.weight_registers else 0
+
+
+def lane_moves(registers: int, lanes: int) -> int:
+    """Registers on the host's way to the lanes and back, where neighbours answer together, then NEXT such, until it is one answer."""
+    answers, levels = -(-lanes // NEAR), 1
+    while answers > 1:
+        answers, levels = -(-answers // NEXT), levels + 1
+    return registers + levels if registers else 0
+
+
+def far_buses(m: Module, host, cycles: int, lanes: int) -> list:
+    """The host's bus some cycles later, for every lane (`spread`); it never stops. What they answer is for the caller."""
+    names = [name for name, member in HostBus().members.items() if member.flow == Out and name != "enable"]
+    buses: dict[int, wiring.PureInterface] = {}
+    ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes)
+    for end in ends:
+        if id(end) not in buses:
+            buses[id(end)] = far = HostBus().create()
+            m.d.comb += [Cat(getattr(far, name) for name in names).eq(end), far.enable.eq(1)]
+    return [buses[id(end)] for end in ends]
+
+
 def relay(m: Module, host):
-    """The host's bus as memories far away see it: a register later, which moves with the bus; the answer comes one move later."""
-    far = HostBus().create()
-    for name, member in HostBus().members.items():
-        if member.flow == Out:
-            asked = getattr(host, name)
-            m.d.comb += getattr(far, name).eq(asked if name == "enable" else later(m, host, asked, 1))
+    """The host's bus as memories far away see it: a cycle later; the answer comes one move later."""
+    (far,) = far_buses(m, host, 1, 1)
     m.d.comb += host.data_r.eq(far.data_r)
     return far
 
@@ -95,8 +116,8 @@ def found_in(members: Iterable) -> Value:
 class Select:
     """Whether the host means one memory: `meant`, from a cycle after the address on, and as long as it answers."""
 
-    def __init__(self, m: Module, host, region: Region, lane: int | None = None):
-        self.meant = Signal()
+    def __init__(self, m: Module, host, region: Region, lane: int | None = None, *, far: bool = False):
+        self.meant = Signal(reset_less=far)  # a reset has a long way, too
         m.d.sync += self.meant.eq((host.region == region.number) & (True if lane is None else host.lane == lane))
 
     def answer(self, data: Value) -> Value:
@@ -110,16 +131,16 @@ class Bank(wiring.Component):
     A word read in the cycle in which it is written is not defined, which spares the logic that would define it
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
     Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
-    (`core_writes`). `registers` before the memory delay both sides' accesses.
+    (`core_writes`).
     With `region.parity` a word has one bit more, which makes the number of its ones even; `damaged` is high in the cycle after that in which a word
     with an odd number of ones came out.
 
-    Timing:   latency 1 cycle and one for each of the `registers`, holds while `read_enable` is low
+    Timing:   latency 1 cycle, holds while `read_enable` is low
     """
 
-    def __init__(self, region: Region, *, lane: int | None = None, host_reads: bool = True, host_writes: bool = True,
-                 core_writes: bool = True, registers: int = 0):  # fmt: skip
-        self.region, self.lane, self.registers = region, lane, registers
+    def __init__(self, region: Region, *, lane: int | None = None, host_reads: bool = True, host_writes: bool = True, core_writes: bool = True,
+                 far: bool = False):  # fmt: skip
+        self.region, self.lane, self.far = region, lane, far
         self.host_reads, self.host_writes, self.core_writes = host_reads, host_writes, core_writes
         self.address_bits = max(1, ceil_log2(region.depth))
         super().__init__(
@@ -140,7 +161,7 @@ class Bank(wiring.Component):
         bits, parity = self.region.bits, self.region.parity
         m.submodules.memory = memory = Memory(shape=bits + parity, depth=max(2, self.region.depth), init=[])
         reader, writer = memory.read_port(), memory.write_port()
-        host, select = self.host, Select(m, self.host, self.region, self.lane)
+        host, select = self.host, Select(m, self.host, self.region, self.lane, far=self.far)
         row, word = host.row[: self.address_bits], host.data_w[:bits]
         data = reader.data[:bits] if parity else reader.data
         read, enable = self.read_address, host.enable & self.read_enable
@@ -154,10 +175,10 @@ class Bank(wiring.Component):
         if parity:
             write["data"] = Cat(write["data"][:bits], write["data"][:bits].xor())
         m.d.comb += [
-            reader.addr.eq(later(m, host, read, self.registers)),
+            reader.addr.eq(read),
             reader.en.eq(enable),
             self.read_data.eq(data),
-            *(getattr(writer, name).eq(later(m, host, value, self.registers)) for name, value in write.items()),
+            *(getattr(writer, name).eq(value) for name, value in write.items()),
         ]
         if platform is None or parity:
             collided = Signal()
@@ -192,35 +213,59 @@ def a_word_each(region: Region, addresses: int = 1) -> dict[str, wiring.Member]:
 
 class LaneBanks(wiring.Component):
     """A `Bank` in every lane, read at one address, or each at its own (`addresses`); `write` has a bit a lane. Where memories lie far apart
-    there are `registers` before them and in the way of the host's answers. Without `hosted` the host does not reach it.
+    there are `registers` before them, and some more in the way of the host's answers. Without `hosted` the host does not reach it. With `together`
+    all lanes are written or none.
 
     Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, registers: int = 0, *, addresses: int = 1, hosted: bool = True):
-        self.region, self.registers, self.answer_moves, self.addresses, self.hosted = region, registers, 2 * registers, addresses, hosted
+    def __init__(self, region: Region, registers: int = 0, *, addresses: int = 1, hosted: bool = True, together: bool = False):
+        self.region, self.registers, self.addresses, self.hosted, self.together = region, registers, addresses, hosted, together
+        self.answer_moves = lane_moves(registers, region.lanes)
         super().__init__(a_word_each(region, addresses) | ({"damaged": Out(1)} if region.parity else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
         access = {} if self.hosted else {"host_reads": False, "host_writes": False}
         numbers = [lane if self.region.lanes > 1 else None for lane in range(self.region.lanes)]
-        banks = [Bank(self.region, lane=lane, registers=self.registers, **access) for lane in numbers]
+        banks = [Bank(self.region, lane=lane, far=self.registers > 0, **access) for lane in numbers]
+        read, write = self._addresses(m, self.read_address), self._addresses(m, self.write_address)
+        own = lambda value: spread(m, value, self.registers, 1)[0]  # noqa: E731
+        writes = spread(m, self.write[0], self.registers, len(banks)) if self.together and self.registers else [own(bit) for bit in self.write]
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [
-                bank.read_address.eq(self.read_address if self.addresses == 1 else self.read_address[lane]),
+                bank.read_address.eq(read[lane]),
                 self.read_data[lane].eq(bank.read_data),
-                bank.write.eq(self.write[lane]),
-                bank.write_address.eq(self.write_address if self.addresses == 1 else self.write_address[lane]),
-                bank.write_data.eq(self.write_data[lane]),
+                bank.write.eq(writes[lane]),
+                bank.write_address.eq(write[lane]),
+                bank.write_data.eq(own(self.write_data[lane])),
             ]
-        fan_out(m, self.host, banks, self.registers)
+        if not self.registers:
+            fan_out(m, self.host, banks)
+        elif self.hosted:
+            self._answer_from_afar(m, banks)
         if self.region.parity:
             m.d.comb += self.damaged.eq(Cat(bank.damaged for bank in banks).any())
         return m
+
+    def _addresses(self, m: Module, address) -> list:
+        """An address for every lane."""
+        if self.addresses > 1:
+            return [delay(m, of_lane, self.registers) for of_lane in address]
+        return spread(m, address, self.registers, self.region.lanes)
+
+    def _answer_from_afar(self, m: Module, banks: list) -> None:
+        """Neighbours share a bus of the host and answer together (`lane_moves`)."""
+        hosts, answers = far_buses(m, self.host, self.registers, self.region.lanes), []
+        for first in range(0, self.region.lanes, NEAR):
+            fan_out(m, hosts[first], banks[first : first + NEAR])
+            answers.append(delay(m, hosts[first].data_r, 1))
+        while len(answers) > 1:
+            answers = [delay(m, reduce(or_, answers[n : n + NEXT]), 1) for n in range(0, len(answers), NEXT)]
+        m.d.comb += self.host.data_r.eq(answers[0])
 
 
 class SpramBanks(wiring.Component):

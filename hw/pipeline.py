@@ -9,6 +9,13 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import ceil_log2
 
+NEAR = 8
+"""Lanes that one register reaches, where they lie far apart (`spread`)."""
+NEXT = 4
+"""Registers that one reaches on the way to them."""
+KEEP_APART = "attrmvcp -copy -attr keep"
+"""Tells Yosys, before synthesis, that a register whose signal is to be kept is not to be merged with its equals."""
+
 
 class Pipe:
     """Registers of a block with one stream in and one out, `latency` cycles apart.
@@ -45,6 +52,21 @@ def delay(m: Module, value: Value, cycles: int) -> Value:
         m.d.sync += following.eq(value)
         value = following
     return value
+
+
+def spread(m: Module, value: Value, cycles: int, lanes: int, *, near: int = NEAR, init: int | None = None) -> list[Value]:
+    """`value` as it was some cycles ago, for every lane, by a tree of registers, of which `near` lanes share the last and each reaches NEXT further ones.
+
+    A wire across a large chip takes a cycle of its own. The registers are alike, and so that synthesis does not make them one again they are kept apart
+    (`KEEP_APART`). With `init` they begin with that value, and a reset puts it into the first.
+    """
+    ends, reach, start = [value], lanes, init or 0
+    for level in reversed(range(cycles)):
+        sources, before, reach = ends, reach, near * NEXT**level
+        resets = init is not None and level == cycles - 1
+        ends = [Signal(value.shape(), init=start, reset_less=not resets, attrs={"keep": 1}) for _ in range(0, lanes, reach)]
+        m.d.sync += [end.eq(sources[n * reach // before]) for n, end in enumerate(ends)]
+    return [ends[lane // reach] for lane in range(lanes)]
 
 
 class DelayLine(wiring.Component):

@@ -39,6 +39,9 @@ class Case(NamedTuple):
     engine: str
 
 
+LATENCIES = (1, 3, 1, 5, 1, 5, 1, 3)  # of the weights; 3 and 5 with lists in the lanes and without
+
+
 class Outcome(NamedTuple):
     case: Case
     seen: Counter
@@ -53,14 +56,14 @@ def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
         if base.weight_memory == "block":
-            base = base.replace(weight_latency=(1, 3)[n % 2], lane_lists=n % 4 in (1, 2) and base.lanes > 1)
+            base = base.replace(weight_latency=LATENCIES[n % len(LATENCIES)], lane_lists=n % 4 in (1, 2) and base.lanes > 1)
         elif base.lanes >= NEURON_MULTIPLIERS * base.neuron_lanes:
             base = base.replace(shared=n % 4 == 3)
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
             yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
         lazy = random_config(np.random.default_rng((seed, n, k + 1)), input="events", lazy=True, **fixed)
         if lazy.weight_memory == "block":
-            lazy = lazy.replace(weight_latency=(1, 3)[n % 2])
+            lazy = lazy.replace(weight_latency=LATENCIES[n % len(LATENCIES)])
         yield Case(f"{n}-lazy", lazy, (seed, n, k + 1), samples, engine)
 
 

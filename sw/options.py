@@ -83,7 +83,7 @@ DESIGN: dict[str, dict[str, Any]] = {
     "delta": {"type": fixed_point, "metavar": "I,F", "help": "of errors"},
     "grad": {"type": fixed_point, "metavar": "I,F", "help": "of gradients"},
     "weight_memory": {"choices": WEIGHT_MEMORIES, "help": "where the weights are"},
-    "weight_latency": {"type": int, "metavar": "N", "help": "cycles to a weight: 1, or 3 with registers on the long ways of a large chip"},
+    "weight_latency": {"type": int, "metavar": "N", "help": "cycles to a weight: 1; 3 with registers on the long ways of a large chip; 5 for many lanes"},
     "parity": {"action": BooleanOptionalAction, "help": "a parity bit beside every word of lanes and neurons"},
     "lazy": {"action": BooleanOptionalAction, "help": "learn from events as they come, and from each synapse once a sample"},
     "shared": {"action": BooleanOptionalAction, "help": "neurons use the multipliers of lanes; with --weight-memory spram"},

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
-from hw.memory import FAR_MOVES, HOST_BITS, HostBus
+from hw.memory import HOST_BITS, HostBus, far_moves
 from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, regions
 from hw.streams import bits_for
 
@@ -20,11 +20,11 @@ class Command(wiring.Component):
     ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
     Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`config.weight_registers`) a word written takes
-              3 cycles, in which a run that it starts shows in `busy`, and a read answers 3 cycles later
+              3 cycles, in which a run that it starts shows in `busy`, and words are read one after the other, for nothing that lies far away ever stops
     """
 
     def __init__(self, config: Config):
-        self.moves, self.far = 2 + FAR_MOVES * config.weight_registers, config.weight_registers > 0  # moves that the core's memories take
+        self.moves, self.far = 2 + far_moves(config), config.weight_registers > 0  # moves that the core's memories take
         known = regions(config).values()
         self.row_bits = bits_for(max(region.depth for region in known))
         self.lane_bits = bits_for(config.lanes)
@@ -49,10 +49,9 @@ class Command(wiring.Component):
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
         there, answered = under_way[-1], Signal()  # nothing is: only then may the core begin, since a reply that waits stops the memories
         if self.far:
-            # The memories stop a cycle late, so that a register of its own reaches them all; the word that comes meanwhile is kept.
-            kept, keep, move = Signal(HOST_BITS, reset_less=True), Signal(), Signal(init=1)
-            m.d.comb += [answered.eq(~under_way.any() & ~keep), host.enable.eq(move), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
-            m.d.sync += [keep.eq(reply.valid & ~reply.ready), move.eq(~reply.valid | reply.ready), kept.eq(reply.payload)]
+            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()  # a word that is not taken at once
+            m.d.comb += [answered.eq(~under_way.any() & ~keep), host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
         else:
             m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
         m.d.comb += [
@@ -62,14 +61,13 @@ class Command(wiring.Component):
             host.row.eq(row),
             host.data_w.eq(request.payload),
         ]
-        moving = host.enable if not self.far else ~keep
         known, writing, wrote, settled = Signal(), Signal(), Signal(), ~self.busy  # `known`: the memories know which of them is meant
         addressed = {OP_WRITE: "WRITE", OP_READ: "READ", OP_SEEK: "HEADER"}
         m.d.sync += known.eq(1)
         if self.far:  # a word is written from a register, and `busy` tells a cycle later what it began
             settled &= ~writing & ~wrote
             m.d.sync += [writing.eq(0), wrote.eq(writing)]
-        with m.If(moving):
+        with m.If(host.enable):
             m.d.sync += under_way.eq(Cat(fetch, under_way))
         with m.FSM():
             with m.State("HEADER"):
@@ -98,8 +96,8 @@ class Command(wiring.Component):
                     with m.If(left == 1):
                         m.next = "HEADER"
             with m.State("READ"):
-                m.d.comb += fetch.eq(1)
-                with m.If(moving):
+                m.d.comb += fetch.eq(answered if self.far else 1)
+                with m.If(fetch if self.far else host.enable):
                     m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
                     with m.If(left == 1):
                         m.next = "HEADER"

@@ -16,7 +16,7 @@ class Membrane(wiring.Component):
     """One neuron a word: U, s and the traces w~, theta~, alpha~ of the next step.
 
     Numerics: docs/numerics.md, "One time step" (STOP, the forward and trace equations)
-    Timing:   latency 3 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
+    Timing:   latency 3 cycles, 4 where neurons lie far apart (`Config.weight_registers`), one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
     Golden:   sw/golden/spike/membrane.py, equal in every bit
     """
 
@@ -33,7 +33,8 @@ class Membrane(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, i, o = self.config, self.i.p, self.o.p
-        pipe = Pipe(m, self.i, self.o, latency=3)
+        far = c.weight_registers  # a register more where neurons lie far apart
+        pipe = Pipe(m, self.i, self.o, latency=3 + far)
 
         # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace;
         # old values that count as 0 leak entirely
@@ -58,12 +59,12 @@ class Membrane(wiring.Component):
         unit, event, theta = (pipe.reg(v, 3) for v in (i.unit, i.event, i.theta))
         s = Mux(unit, event, u >= theta)
         m.d.comb += [
-            o.index.eq(pipe.reg(i.index, 3)),
-            o.unit.eq(unit),
-            o.s.eq(s),
-            o.u.eq(u),
-            o.theta_trace.eq(theta_trace),
-            o.alpha_trace.eq(alpha_trace),
-            o.weight_trace.eq(Mux(s, saturate(weight_trace + c.trace.one, c.trace), weight_trace)),  # the sum does not wait for s
+            o.index.eq(pipe.reg(i.index, 3 + far)),
+            o.unit.eq(pipe.reg(unit, far)),
+            o.s.eq(pipe.reg(s, far)),
+            o.u.eq(pipe.reg(u, far)),
+            o.theta_trace.eq(pipe.reg(theta_trace, far)),
+            o.alpha_trace.eq(pipe.reg(alpha_trace, far)),
+            o.weight_trace.eq(pipe.reg(Mux(s, saturate(weight_trace + c.trace.one, c.trace), weight_trace), far)),  # the sum does not wait for s
         ]
         return m

@@ -16,7 +16,7 @@ from hw.error.threshold import Threshold
 from hw.fixed import saturate
 from hw.memory import Bank, HostBus, damaged, fan_out, follow, found_in, relay
 from hw.memory_map import regions
-from hw.pipeline import Multiplier, delay
+from hw.pipeline import Multiplier, delay, spread
 from hw.spike.lists import UnitList
 from hw.spike.membrane import Membrane
 from hw.spike.readout import Readout
@@ -185,6 +185,7 @@ class Neurons(wiring.Component):
         self.erring, self.last = Signal(), Signal()
         m.d.sync += [flag.eq(self.kind == kind) for kind, flag in self.during.items()]
         m.d.sync += [self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR)), self.last.eq(self.layer == c.n_layers)]
+        self.errs = spread(m, self.erring, c.weight_registers, c.neuron_lanes, near=1)  # a cycle later, when the words are there
         half, near = max(1, c.neuron_lanes // 2), delay(m, self.settings.first, c.weight_registers)
         self.first = [near if q < half else delay(m, near, c.weight_registers) for q in self.lanes]  # handed on through the chip
         self._walk(m)
@@ -213,9 +214,9 @@ class Neurons(wiring.Component):
                 port = mul.port
             m.d.comb += [
                 port.en.eq(1),
-                port.a.eq(Mux(self.erring, error.a, forward.a)),
-                port.b.eq(Mux(self.erring, error.b, forward.b)),
-                port.c.eq(Mux(self.erring, error.c, forward.c)),
+                port.a.eq(Mux(self.errs[q], error.a, forward.a)),
+                port.b.eq(Mux(self.errs[q], error.b, forward.b)),
+                port.c.eq(Mux(self.errs[q], error.c, forward.c)),
                 forward.p.eq(port.p),
                 error.p.eq(port.p),
             ]
@@ -230,7 +231,7 @@ class Neurons(wiring.Component):
     def _walk(self, m: Module) -> None:
         """Cycle 0 reads the memories at the walker's row, cycle 1 (`there`, a bit a lane) has the words."""
         c, walker = self.config, self.walker
-        quiet = Signal(range(max(self.DRAIN.values()) + ceil_log2(c.neuron_lanes) + c.weight_registers + 1))
+        quiet = Signal(range(max(self.DRAIN.values()) + ceil_log2(c.neuron_lanes) + 2 * c.weight_registers + 1))
         self.there, self.local = Signal(c.neuron_lanes), Signal.like(walker.local)
         self.row = [Signal.like(walker.row[q], name=f"row_{q}") for q in self.lanes]
         self.currents, self.current_of = Signal(range(c.neuron_words(max(c.sizes)) + 1)), Signal.like(self.current_layer)
@@ -254,7 +255,7 @@ class Neurons(wiring.Component):
         with m.If(walker.active), m.Switch(self.kind):
             for kind, cycles in self.DRAIN.items():
                 with m.Case(kind):
-                    m.d.sync += quiet.eq(cycles + c.weight_registers + max(0, ceil_log2(c.neuron_lanes) - self.SPARE))
+                    m.d.sync += quiet.eq(cycles + 2 * c.weight_registers + max(0, ceil_log2(c.neuron_lanes) - self.SPARE))
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
         lane_bits = ceil_log2(c.neuron_lanes)
@@ -403,7 +404,7 @@ class Neurons(wiring.Component):
         held, label = banks["membrane"].read_data, self.settings.label
         m.d.comb += [
             *(banks[name].read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])) for name in ("theta_trace", "alpha_trace")),
-            self.deltas[q].i.valid.eq(self.there[q] & self.erring),
+            self.deltas[q].i.valid.eq(self.there[q] & self.errs[q]),
             entering.index.eq(self.row[q]),
             entering.output.eq(self.during[Pass.OUTPUT_ERROR]),
             entering.label.eq((self.local == label[lane_bits:]) & (label[:lane_bits] == q)),

@@ -12,9 +12,9 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import NEURON_MULTIPLIERS, Config, ceil_log2
 from hw.fixed import dither_mask, dither_shift, floor_shift, halves, minus_halves, round_shift, rounding, saturate
-from hw.memory import FAR_MOVES, HostBus, LaneBanks, SpramBanks, WideBanks, damaged, fan_out, found_in, relay
+from hw.memory import HostBus, LaneBanks, SpramBanks, WideBanks, damaged, fan_out, far_moves, found_in, relay
 from hw.memory_map import regions
-from hw.pipeline import DelayLine, Multiplier, delay
+from hw.pipeline import NEAR, DelayLine, Multiplier, delay, spread
 from hw.streams import bits_for, by_address, current_sum_bits, each_address, error_sum_bits, mul_port, operand_bits
 from hw.weight.dither import RowHash, lane_word, xorshift32
 
@@ -76,10 +76,9 @@ class Lanes(wiring.Component):
 
     DEPTH = 8  # cycles from a row to its written word, at a weight latency of 1; lazy learning takes one more
     HASHED = 2  # the cycle in which its random word is begun
-    NEAR = 8  # lanes that one register reaches, where the memories lie far apart
 
     def __init__(self, config: Config):
-        self.config, self.answer_moves = config, FAR_MOVES * config.weight_registers
+        self.config, self.answer_moves = config, far_moves(config)
         super().__init__(
             {
                 "sweep": In(Sweep),
@@ -106,10 +105,11 @@ class Lanes(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, region = self.config, regions(self.config)
-        in_lanes = partial(LaneBanks, registers=c.weight_registers, addresses=c.addresses)
-        self.weights = SpramBanks(region["weight"], pauses=c.shared) if c.weight_memory == "spram" else in_lanes(region["weight"])
+        in_lanes = partial(LaneBanks, registers=c.lane_registers, addresses=c.addresses)
+        together = {"together": not c.lane_lists}
+        self.weights = SpramBanks(region["weight"], pauses=c.shared) if c.weight_memory == "spram" else in_lanes(region["weight"], **together)
         self.delta = WideBanks(region["delta"]) if c.shared else in_lanes(region["delta"])
-        self.grads = in_lanes(region["grad"]) if c.grad_rows else None
+        self.grads = in_lanes(region["grad"], **together) if c.grad_rows else None
         members = {"weights": self.weights, "delta": self.delta, "grads": self.grads}
         if c.lazy:  # what the neurons sum, by lane; a copy that no host could repair, so that it has no parity
             copy = replace(region["delta_sum"], lanes=c.lanes, depth=c.delta_rows, parity=False)
@@ -119,7 +119,7 @@ class Lanes(wiring.Component):
                 m.submodules[name] = member
         host = relay(m, self.host) if c.weight_registers else self.host
         banks = [member for member in members.values() if member is not None]
-        fan_out(m, host, banks, self.answer_moves - c.weight_registers)
+        fan_out(m, host, banks, max(0, self.answer_moves - 1))  # `relay` has one
         if c.parity:
             m.d.comb += self.damaged.eq(found_in(bank for bank in banks if bank.region.parity))
 
@@ -146,8 +146,8 @@ class Lanes(wiring.Component):
         """Take rows; `valid[k]` and `row[k]` tell of the row whose weights and operand come to the multipliers in cycle k = 1."""
         c, op = self.config, self.op
         self.changing = changing = self.descend | self.apply
-        later, around = int(c.lazy), c.weight_registers  # lazy weights change a cycle later, behind the sum of their gradient
-        self.reread, self.written, self.hashed = 5 + later - c.weight_latency, 7 + later, self.HASHED + later - 2 * around
+        later, way = int(c.lazy), c.lane_registers  # lazy weights change a cycle later, behind the sum of their gradient
+        self.reread, self.written, self.hashed = 5 + later - c.weight_latency, 7 + later, self.HASHED + later - way - c.weight_registers
         words = c.lanes // c.neuron_lanes  # of currents, of a group
         behind = words + 1 if c.shared else words - 1  # cycles in which no other sum may end
         pause, leaving = Signal(), Signal(range(max(behind + 1, 2)))
@@ -163,7 +163,7 @@ class Lanes(wiring.Component):
             m.d.sync += leaving.eq(leaving - 1)
 
         wait = c.weight_latency - 1  # cycles from taking a row to k = 0
-        depth = wait + max(self.DEPTH + later + around, 6 + ceil_log2(c.lanes))
+        depth = wait + max(self.DEPTH + later + way, 6 + ceil_log2(c.lanes))
         in_flight: Value = Const(0)
         chains = {"valid": [taken], "first": [op.p.first], "last": [op.p.last]} | ({"live": [op.p.live]} if c.lane_lists else {})
         for name, chain in chains.items():
@@ -174,7 +174,7 @@ class Lanes(wiring.Component):
             setattr(self, name, chain[wait:])
         for valid in chains["valid"]:
             in_flight |= valid
-        delays = sorted({self.reread, self.written, *((3 - around, 5) if c.grad_rows else ()), *((self.hashed,) if c.stochastic else ())})
+        delays = sorted({self.reread, self.written, *((3 - way, 5) if c.grad_rows else ()), *((self.hashed,) if c.stochastic else ())})
         row = Value.cast(op.p.row)
         m.submodules.rows = rows = DelayLine(len(row), tuple(wait + k for k in delays))
         m.d.comb += rows.i.eq(row)
@@ -193,6 +193,10 @@ class Lanes(wiring.Component):
         strobes = strobe.replicate(self.config.lanes)
         return strobes & self.live[k] if self.config.lane_lists else strobes
 
+    def _in_reach(self, m: Module, flag: Value) -> list:
+        """`flag`, which holds for a sweep, for every lane from a register near it."""
+        return spread(m, flag, self.config.lane_registers, self.config.lanes)
+
     def _read(self, m: Module) -> None:
         """Weights and deltas from their memories, between registers where the configuration wants them, and the operand beside them."""
         c, op = self.config, self.op
@@ -208,7 +212,7 @@ class Lanes(wiring.Component):
         self.delta_read = [delay(m, self.delta.read_data[lane].as_signed(), around) for lane in range(c.lanes)]
         if c.lane_lists:
             self.delta_read = [Mux(live, delta, 0) for live, delta in zip(self.live[1], self.delta_read, strict=True)]
-        self.factor = delay(m, self.operand, around)
+        self.factor = spread(m, self.operand, c.lane_registers, c.lanes)
         self.grad_shift = c.trace.f if c.lazy else c.weight_grad_shift
         if c.lazy:  # FORWARD takes them two cycles later, when the products come
             m.d.comb += [
@@ -222,6 +226,7 @@ class Lanes(wiring.Component):
     def _multiply(self, m: Module) -> list:
         """Cycle 1: operands; cycle 3: products."""
         c, products = self.config, []
+        summing, backward = self._in_reach(m, self.summing), self._in_reach(m, self.backward)
         for lane in range(c.lanes):
             w, delta = self.w_read[lane], self.delta_read[lane]
             learned = self.sum_read[lane] if c.lazy else delta
@@ -229,7 +234,9 @@ class Lanes(wiring.Component):
             other = self.mul[lane] if c.shared and lane < len(self.mul) else None
             mul = Multiplier(*bits) if other is None else Multiplier(max(bits[0], len(other.a)), max(bits[1], len(other.b)))
             m.submodules[f"mul_{lane}"] = mul
-            a, b, constant = Mux(self.summing, w, learned), Mux(self.backward, delta, self.factor), Mux(self.summing, 0, rounding(self.grad_shift))
+            a, b = Mux(summing[lane], w, learned), Mux(backward[lane], delta, self.factor[lane])
+            # What rounds a gradient is added to the product; where sums have a long way, behind it (`_grad`).
+            constant = 0 if c.lane_registers else Mux(summing[lane], 0, rounding(self.grad_shift))
             if other is not None:  # a row has the multiplier, the neurons if there is none
                 a, b = Mux(self.valid[1], a, other.a), Mux(self.valid[1], b, other.b)
                 constant = Mux(self.valid[2], constant, other.c)  # is added in cycle 2
@@ -241,7 +248,7 @@ class Lanes(wiring.Component):
     def _forward(self, m: Module, products: list) -> None:
         """Cycle 3: every lane adds; cycle 4: the sums move to a shift register, from which they leave a word of the neuron lanes a cycle."""
         c = self.config
-        wide = signed(current_sum_bits(c))
+        wide, around = signed(current_sum_bits(c)), c.weight_registers
         assert c.current_shift >= 0
         if c.shared:
             self._forward_in_place(m, products)
@@ -249,22 +256,27 @@ class Lanes(wiring.Component):
         leaving = [Signal(wide, name=f"leaving_{lane}", reset_less=True) for lane in range(c.lanes)]
         load, add, count = Signal(), Signal(), Signal(range(c.lanes // c.neuron_lanes + 1))  # the first two in cycles 4 and 3
         m.d.sync += [load.eq(self.valid[3] & self.last[3] & self.forward), add.eq(self.valid[2] & self.forward)]
+        loads, adds, way = [load] * c.lanes, [add] * c.lanes, c.lane_registers
+        if way:  # a reset clears the sums by way of `loads`
+            loads = spread(m, self.valid[4 - way] & self.last[4 - way] & self.forward, way, c.lanes, init=1)
+            adds = spread(m, self.valid[3 - way] & self.forward, way, c.lanes)
         for lane, product in enumerate(products):
-            total = Signal(wide, name=f"sum_{lane}")
-            with m.If(load):
+            load_lane, add_lane = loads[lane], adds[lane]
+            total = Signal(wide, name=f"sum_{lane}", reset_less=way > 0)
+            with m.If(load_lane):
                 m.d.sync += total.eq(0)
-            with m.Elif(add):
+            with m.Elif(add_lane):
                 m.d.sync += total.eq(total + product)
             following = leaving[lane + c.neuron_lanes] if lane + c.neuron_lanes < c.lanes else leaving[lane]
-            m.d.sync += leaving[lane].eq(Mux(load, total, following))
+            m.d.sync += leaving[lane].eq(Mux(load_lane, total, following))
         with m.If(load):
             m.d.sync += count.eq(c.lanes // c.neuron_lanes)
         with m.Elif(count != 0):
             m.d.sync += count.eq(count - 1)
         m.d.comb += [
             self.draining.eq(count != 0),
-            self.current.valid.eq(self.draining),
-            *(self.current.payload[q].eq(saturate(round_shift(leaving[q], c.current_shift), c.u)) for q in range(c.neuron_lanes)),
+            self.current.valid.eq(delay(m, self.draining, around)),
+            *(self.current.payload[q].eq(delay(m, saturate(round_shift(leaving[q], c.current_shift), c.u), around)) for q in range(c.neuron_lanes)),
         ]
 
     def _forward_in_place(self, m: Module, products: list) -> None:
@@ -310,11 +322,13 @@ class Lanes(wiring.Component):
 
     def _gathers(self, m: Module) -> Value:
         """Whether the row in cycle 5 changes G; in a FORWARD sweep only one whose operand is a spike, and not the 0 of an empty sum."""
-        return self.forward & self.gathers & delay(m, self.factor != 0, 4) if self.config.lazy else self.gather
+        c = self.config
+        return self.forward & self.gathers & delay(m, self.operand != 0, c.lane_registers + 4) if c.lazy else self.gather
 
     def _grad(self, m: Module, lane: int, product: Value) -> Signal:
         """What is added to G, or the gradient itself, in cycle 4."""
-        c, grad = self.config, floor_shift(product, self.grad_shift)
+        c = self.config
+        grad = (round_shift if c.lane_registers else floor_shift)(product, self.grad_shift)
         grad = Mux(self.forward, -self.sum_read[lane], grad).as_signed() if c.lazy else saturate(grad, c.grad)
         register = Signal(signed(len(grad)) if c.lazy else signed(c.grad.bits), name=f"grad_{lane}", reset_less=True)
         m.d.sync += register.eq(Mux(self.valid[3], grad, register) if c.shared else grad)
@@ -323,6 +337,7 @@ class Lanes(wiring.Component):
     def _update(self, m: Module, products: list) -> None:
         """Cycle 3: the gradient; cycle 4: into G, or shifted by the rate; cycles 5 to 7: off the weight, which is written (lazy learning: 6 to 8)."""
         c, apply = self.config, self.apply
+        applies = self._in_reach(m, apply) if c.grad_rows else [apply] * c.lanes
         base = c.weight_shift(0)
         m.d.comb += [
             *self._at(self.weights.write_address, lambda n: self.row[self.written][n]),
@@ -330,11 +345,11 @@ class Lanes(wiring.Component):
         ]
         if self.grads is not None:
             m.d.comb += [
-                *self._at(self.grads.read_address, lambda n: self.row[3 - c.weight_registers][n] - c.grad_row_offset),
+                *self._at(self.grads.read_address, lambda n: self.row[3 - c.lane_registers][n] - c.grad_row_offset),
                 *self._at(self.grads.write_address, lambda n: self.row[5][n] - c.grad_row_offset),
                 self.grads.write.eq(self._in_lanes(self.valid[5] & (self._gathers(m) | apply), 5)),
             ]
-        around, words = c.weight_registers, []
+        around, way, words = c.weight_registers, c.lane_registers, []
         if c.stochastic:
             state = Signal(32, init=1)
             m.d.comb += self.random.eq(state)
@@ -348,11 +363,12 @@ class Lanes(wiring.Component):
                 words.append(row_hash.word)
             with m.If(self.next_random):
                 m.d.sync += state.eq(xorshift32(state))
-            words = [delay(m, word, 2 * around) for word in words]
+            words = [delay(m, word, around) for word in words]
+            words = spread(m, words[0], way, c.lanes) if c.addresses == 1 else [delay(m, word, way) for word in words]
         rate, keep = self.rate, dither_mask(base, self.rate)
         applied_in = []
         for lane, product in enumerate(products):
-            if around and lane % self.NEAR == 0:  # handed on through the chip, long before they are used
+            if around and lane % NEAR == 0:  # handed on through the chip, long before they are used
                 rate = delay(m, rate, 1)
                 keep = delay(m, dither_mask(base, rate), 1)
             applied = grad = self._grad(m, lane, product)
@@ -361,17 +377,17 @@ class Lanes(wiring.Component):
                 total = Signal(signed(c.grad.bits), name=f"gathered_{lane}", reset_less=True)
                 if c.lazy:
                     m.d.sync += total.eq(saturate(grad + gathered, c.grad))
-                    m.d.comb += self.grads.write_data[lane].eq(Mux(apply, 0, total))
+                    m.d.comb += self.grads.write_data[lane].eq(Mux(applies[lane], 0, total))
                     applied = total
                 else:
-                    m.d.sync += total.eq(Mux(apply, 0, saturate(grad + gathered, c.grad)).as_signed())
+                    m.d.sync += total.eq(Mux(applies[lane], 0, saturate(grad + gathered, c.grad)).as_signed())
                     m.d.comb += self.grads.write_data[lane].eq(total)
-                    applied = Mux(apply, gathered, grad)
+                    applied = Mux(applies[lane], gathered, grad)
             if c.shared:
                 applied_in.append(applied)
                 continue
             if c.stochastic:
-                word = lane_word(words[lane % c.addresses], lane)
+                word = lane_word(words[lane], lane)
                 shifted = dither_shift(applied, base, rate, word[: len(keep)] & keep) << 1
             else:
                 shifted = halves(applied, base, rate)

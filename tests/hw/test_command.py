@@ -12,7 +12,7 @@ WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
 ELSEWHERE = 1 << 24  # a memory that is not the registers
 
 
-@pytest.mark.parametrize("weight_latency", [1, 3])
+@pytest.mark.parametrize("weight_latency", [1, 3, 5])
 @pytest.mark.parametrize("wait", [0, 1, 2, 3, 20])
 def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
     """A host that stops reading stops the memories; a write that follows must not start the core meanwhile, nor come before they know who is meant."""

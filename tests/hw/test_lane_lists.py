@@ -14,7 +14,7 @@ SMALL = Config(sizes=(20, 19, 13, 5), steps=4, lanes=4, lane_lists=True)
 
 
 @pytest.mark.parametrize("changes", [
-    {"cadence": "step", "stochastic": True, "w": Q(1, 8), "weight_latency": 3},
+    {"cadence": "step", "stochastic": True, "w": Q(1, 8), "weight_latency": 5},
     {"cadence": "step", "input": "events", "neuron_lanes": 2},
     {"cadence": "sample", "neuron_lanes": 4, "weight_latency": 3, "parity": True},
     {"cadence": "sample", "input": "events", "stochastic": True, "lanes": 6},
