@@ -32,8 +32,8 @@ from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
 from hw.config import Config, ceil_log2
-from hw.host.protocol import SLOTS
 from hw.floorplan import multiplier_sites
+from hw.host.protocol import SLOTS
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
 from hw.pipeline import KEEP_APART

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIXEL_FRAC, Config
-from hw.error.groups import Groups
+from hw.error.groups import Groups, nonzero
 from hw.host.command import Command
 from hw.host.registers import Registers
 from hw.memory import HOST_BITS, fan_out, far_moves, found_in
@@ -112,7 +112,8 @@ class Core(wiring.Component):
         word = neurons.delta.payload.as_value()
         for_groups, for_lanes = delay(m, word, far), groups.write_data
         if far:  # those for the lanes from a register of their own, which may lie among them
-            (own,) = spread(m, word, far, 1)
+            (own,) = spread(m, word, 2 * far, 1)
+            m.d.comb += groups.nonzero.eq(delay(m, nonzero(neurons.delta.payload), far))
             for_lanes = [neuron_word(c, c.delta.bits)(own).lane[lane % c.neuron_lanes] for lane in range(c.lanes)]
         m.d.comb += [
             groups.start.eq(schedule.start_groups),
@@ -131,7 +132,7 @@ class Core(wiring.Component):
         if c.lazy:
             gathers = Signal()
             m.d.sync += gathers.eq(((schedule.learn & LEARN_W) != 0) & (schedule.step != 0))
-            sums = [delay(m, of_lane, far) for of_lane in neurons.lane_sum]
+            sums = [delay(m, of_lane, 2 * far) for of_lane in neurons.lane_sum]
             m.d.comb += [
                 lanes.gathers.eq(gathers),
                 lanes.sum_write.eq(delay(m, groups.write, neurons.SUM_DELAY)),

@@ -81,11 +81,11 @@ def lane_moves(registers: int, lanes: int) -> int:
     return registers + levels if registers else 0
 
 
-def far_buses(m: Module, host, cycles: int, lanes: int) -> list:
+def far_buses(m: Module, host, cycles: int, lanes: int, near: int = NEAR) -> list:
     """The host's bus some cycles later, for every lane (`spread`); it never stops. What they answer is for the caller."""
     names = [name for name, member in HostBus().members.items() if member.flow == Out and name != "enable"]
     buses: dict[int, wiring.PureInterface] = {}
-    ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes)
+    ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes, near=near)
     for end in ends:
         if id(end) not in buses:
             buses[id(end)] = far = HostBus().create()

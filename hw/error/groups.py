@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import Config
+from hw.pipeline import delay
 from hw.streams import bits_for, neuron_word
 
 
@@ -24,6 +25,11 @@ def group_entry(c: Config) -> data.StructLayout:
 def listed(c: Config) -> data.Layout:
     """What an index finds: a group, or in every lane a neuron, and whether the lane's list is that long (`live`)."""
     return data.ArrayLayout(data.StructLayout({"entry": lane_entry(c), "live": 1}), c.lanes) if c.lane_lists else group_entry(c)
+
+
+def nonzero(word) -> Value:
+    """Whether one of the deltas of a word is of a neuron, and not 0."""
+    return Cat((delta != 0) & of_neuron for delta, of_neuron in zip(word.lane, word.mask, strict=True)).any()
 
 
 class LaneLists(wiring.Component):
@@ -88,7 +94,8 @@ class Groups(wiring.Component):
     kept, that of the odd and that of the even layers (layer 0 uses the even one), since an error passes back while the next list is written.
     With `Config.lane_lists` every lane has its own, and `length` is the longest one's.
 
-    Timing:   one word a cycle, read latency 1 cycle
+    Timing:   one word a cycle, read latency 1 cycle. Where lanes lie far away they get their words `Config.weight_registers` cycles later, and
+              `nonzero` tells whether a word has a delta
     """
 
     def __init__(self, config: Config):
@@ -109,11 +116,13 @@ class Groups(wiring.Component):
                 "read_data": Out(listed(config)),
                 "length": Out(self.index_bits + 1),
             }
+            | ({"nonzero": In(1)} if config.weight_registers else {})
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         c = self.config
+        late = lambda value: delay(m, value, c.weight_registers)  # noqa: E731  what goes to lanes that lie far away
         if c.lane_lists:
             m.submodules.lists = lists = LaneLists(c, self.index_bits)
         else:
@@ -125,12 +134,13 @@ class Groups(wiring.Component):
         lengths = Array(Signal(self.index_bits + 1, name=f"length_{parity}") for parity in ("even", "odd"))
 
         last, any_delta = Signal(), Signal()
+        deltas = [late(self.delta.lane[q]) for q in range(c.neuron_lanes)]
         m.d.comb += [
             last.eq(left == 1),
-            any_delta.eq(seen | Cat((self.delta.lane[q] != 0) & self.delta.mask[q] for q in range(c.neuron_lanes)).any()),
-            self.write.eq(Mux(self.valid, Cat(self.delta.mask & bit.replicate(c.neuron_lanes) for bit in part), 0)),
-            self.write_row.eq(entry.delta_row),
-            *(data.eq(self.delta.lane[lane % c.neuron_lanes]) for lane, data in enumerate(self.write_data)),
+            any_delta.eq(seen | (self.nonzero if c.weight_registers else nonzero(self.delta))),
+            self.write.eq(Mux(late(self.valid), Cat(late(self.delta.mask) & bit.replicate(c.neuron_lanes) for bit in late(part)), 0)),
+            self.write_row.eq(late(entry.delta_row)),
+            *(data.eq(deltas[lane % c.neuron_lanes]) for lane, data in enumerate(self.write_data)),
         ]
         if c.lane_lists:
             names = ("start", "read_odd", "read_index", "read_enable")
@@ -139,8 +149,8 @@ class Groups(wiring.Component):
                 lists.starts_odd.eq(self.layer[0]),
                 lists.odd.eq(odd),
                 lists.write.eq(self.write & Cat(delta != 0 for delta in self.write_data)),
-                lists.entry.row.eq(entry.row),
-                lists.entry.delta_row.eq(entry.delta_row),
+                lists.entry.row.eq(late(entry.row)),
+                lists.entry.delta_row.eq(late(entry.delta_row)),
                 self.read_data.eq(lists.read_data),
                 self.length.eq(lists.length),
             ]

@@ -47,11 +47,12 @@ class Command(wiring.Component):
         left, row = Signal(BURST_BITS), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
-        there, answered = under_way[-1], Signal()  # nothing is: only then may the core begin, since a reply that waits stops the memories
+        there, answered = under_way[-1], Signal(init=int(self.far))  # nothing is: only then may the core begin, since a reply that waits stops the memories
         if self.far:
             kept, keep = Signal(HOST_BITS, reset_less=True), Signal()  # a word that is not taken at once
-            m.d.comb += [answered.eq(~under_way.any() & ~keep), host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.comb += [host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
             m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
+            m.d.sync += answered.eq(~(fetch | under_way[:-1].any() | (reply.valid & ~reply.ready)))
         else:
             m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
         m.d.comb += [

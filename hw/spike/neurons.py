@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import chain
+from operator import or_
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +16,7 @@ from hw.error.gradient import Gradient
 from hw.error.leakage import Leakage
 from hw.error.threshold import Threshold
 from hw.fixed import saturate
-from hw.memory import Bank, HostBus, damaged, fan_out, follow, found_in, relay
+from hw.memory import Bank, HostBus, damaged, fan_out, far_buses, follow, found_in
 from hw.memory_map import regions
 from hw.pipeline import Multiplier, delay, spread
 from hw.spike.lists import UnitList
@@ -117,7 +119,7 @@ class Neurons(wiring.Component):
     SPARE = 4  # of these 14, cycles that the adder tree of the leakage gradients may take
 
     def __init__(self, config: Config):
-        self.config, self.answer_moves = config, config.weight_registers
+        self.config, self.answer_moves = config, 2 * config.weight_registers
         layer_bits = bits_for(config.n_layers + 1)
         unit_bits = bits_for(max(config.sizes[:-1]))
         super().__init__(
@@ -166,13 +168,12 @@ class Neurons(wiring.Component):
                 m.submodules[name if c.neuron_lanes == 1 else f"{name}_{q}"] = block
         names = ["membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "event", "delta_sum"]
         self.banks = [{name: Bank(region[name], lane=q if c.neuron_lanes > 1 else None) for name in names if name in region} for q in self.lanes]
-        host = relay(m, self.host) if c.weight_registers else self.host
-        fan_out(m, host, [*chain(*(banks.values() for banks in self.banks)), self.deltas[0], self.leakage, self.readout])
+        hosts = self._hosts(m)
         if c.cadence == "step":  # a second copy of the thresholds: they are read twice in the same pass
-            for banks in self.banks:
+            for host, banks in zip(hosts, self.banks, strict=True):
                 banks["theta_copy"] = Bank(banks["theta"].region, lane=banks["theta"].lane, host_reads=False)
                 m.d.comb += follow(banks["theta_copy"].host, host)
-        for copy in self.deltas[1:]:
+        for host, copy in zip(hosts[1:], self.deltas[1:], strict=True):
             m.d.comb += follow(copy.host, host)
         for q, banks in enumerate(self.banks):
             for name, bank in banks.items():
@@ -185,7 +186,13 @@ class Neurons(wiring.Component):
         self.erring, self.last = Signal(), Signal()
         m.d.sync += [flag.eq(self.kind == kind) for kind, flag in self.during.items()]
         m.d.sync += [self.erring.eq((self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR)), self.last.eq(self.layer == c.n_layers)]
-        self.errs = spread(m, self.erring, c.weight_registers, c.neuron_lanes, near=1)  # a cycle later, when the words are there
+        # for every neuron lane; where they lie far apart from registers of its own
+        self.erring_in, self.during_in = [self.erring for _ in self.lanes], {kind: [flag for _ in self.lanes] for kind, flag in self.during.items()}
+        if c.weight_registers:
+            errs = (self.kind == Pass.OUTPUT_ERROR) | (self.kind == Pass.HIDDEN_ERROR)
+            self.erring_in, self.during_in = self._near(m, errs), {kind: self._near(m, self.kind == kind) for kind in self.DRAIN}
+        self.rate_theta, self.alpha = self._near(m, self.settings.rate_theta), self._near(m, self.leakage.alpha)
+        self.alpha_next = self._near(m, self.leakage.alpha_next)
         half, near = max(1, c.neuron_lanes // 2), delay(m, self.settings.first, c.weight_registers)
         self.first = [near if q < half else delay(m, near, c.weight_registers) for q in self.lanes]  # handed on through the chip
         self._walk(m)
@@ -202,6 +209,22 @@ class Neurons(wiring.Component):
         self._currents(m)
         return m
 
+    def _near(self, m: Module, value: Value) -> list:
+        """`value` for every neuron lane, a cycle later from registers of its own where they lie far apart."""
+        return spread(m, value, self.config.weight_registers, self.config.neuron_lanes, near=1)
+
+    def _hosts(self, m: Module) -> list:
+        """The host's bus for every neuron lane. What has no lane belongs to the first."""
+        others = [self.deltas[0], self.leakage, self.readout]
+        if not self.config.weight_registers:
+            fan_out(m, self.host, [*chain(*(banks.values() for banks in self.banks)), *others])
+            return [self.host for _ in self.lanes]
+        hosts = far_buses(m, self.host, 1, self.config.neuron_lanes, near=1)
+        for q, (host, banks) in enumerate(zip(hosts, self.banks, strict=True)):
+            fan_out(m, host, [*banks.values(), *(others if q == 0 else [])])
+        m.d.comb += self.host.data_r.eq(reduce(or_, (delay(m, host.data_r, 1) for host in hosts)))
+        return hosts
+
     def _multipliers(self, m: Module, q: int) -> None:
         """Four multipliers, which the membranes use forward, delta and gradient backward: a neuron lane's own, or those of lanes."""
         backward = [self.deltas[q].mul[0], *self.gradients[q].mul]
@@ -214,9 +237,9 @@ class Neurons(wiring.Component):
                 port = mul.port
             m.d.comb += [
                 port.en.eq(1),
-                port.a.eq(Mux(self.errs[q], error.a, forward.a)),
-                port.b.eq(Mux(self.errs[q], error.b, forward.b)),
-                port.c.eq(Mux(self.errs[q], error.c, forward.c)),
+                port.a.eq(Mux(self.erring_in[q], error.a, forward.a)),
+                port.b.eq(Mux(self.erring_in[q], error.b, forward.b)),
+                port.c.eq(Mux(self.erring_in[q], error.c, forward.c)),
                 forward.p.eq(port.p),
                 error.p.eq(port.p),
             ]
@@ -271,7 +294,7 @@ class Neurons(wiring.Component):
                 m.d.comb += [
                     banks["event"].read_address.eq(walker.local),
                     banks["event"].write_address.eq(self.local),
-                    banks["event"].write.eq(self.there[q] & self.during[Pass.INPUT]),
+                    banks["event"].write.eq(self.there[q] & self.during_in[Pass.INPUT][q]),
                 ]
 
     def _forward(self, m: Module, q: int) -> None:
@@ -280,11 +303,11 @@ class Neurons(wiring.Component):
         old, new = membrane.i.p, membrane.o.p
         held = banks["membrane"].read_data
         m.d.comb += [
-            membrane.i.valid.eq(self.there[q] & (self.during[Pass.INPUT] | self.during[Pass.NEURON])),
+            membrane.i.valid.eq(self.there[q] & (self.during_in[Pass.INPUT][q] | self.during_in[Pass.NEURON][q])),
             membrane.o.ready.eq(1),
             old.index.eq(self.row[q]),
             old.first.eq(self.first[q]),
-            old.unit.eq(self.during[Pass.INPUT]),
+            old.unit.eq(self.during_in[Pass.INPUT][q]),
             old.event.eq(1 if c.static else banks["event"].read_data),  # a static frame has one input unit, which always fires
             old.u.eq(held[: c.u.bits]),
             old.s.eq(held[c.u.bits]),
@@ -293,8 +316,8 @@ class Neurons(wiring.Component):
             old.alpha_trace.eq(banks["alpha_trace"].read_data),
             old.weight_trace.eq(banks["weight_trace"].read_data),
             old.current.eq(banks["current"].read_data),
-            old.alpha.eq(self.leakage.alpha),
-            old.alpha_next.eq(self.leakage.alpha_next),
+            old.alpha.eq(self.alpha[q]),
+            old.alpha_next.eq(self.alpha_next[q]),
         ]
         for name, word in (
             ("membrane", new.u.as_unsigned() | (new.s << c.u.bits)),
@@ -402,12 +425,15 @@ class Neurons(wiring.Component):
         c, banks, lane_bits = self.config, self.banks[q], ceil_log2(self.config.neuron_lanes)
         entering, delta, gradient = self.deltas[q].i.p, self.deltas[q].o, self.gradients[q]
         held, label = banks["membrane"].read_data, self.settings.label
+        of_label = (self.local == label[lane_bits:]) & (label[:lane_bits] == q)
+        if c.weight_registers:  # the same, compared a cycle earlier
+            of_label = delay(m, (self.walker.local == label[lane_bits:]) & (label[:lane_bits] == q), 1)
         m.d.comb += [
-            *(banks[name].read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])) for name in ("theta_trace", "alpha_trace")),
-            self.deltas[q].i.valid.eq(self.there[q] & self.errs[q]),
+            *(banks[name].read_address.eq(Mux(self.erring_in[q], delta.p.index, self.walker.row[q])) for name in ("theta_trace", "alpha_trace")),
+            self.deltas[q].i.valid.eq(self.there[q] & self.erring_in[q]),
             entering.index.eq(self.row[q]),
-            entering.output.eq(self.during[Pass.OUTPUT_ERROR]),
-            entering.label.eq((self.local == label[lane_bits:]) & (label[:lane_bits] == q)),
+            entering.output.eq(self.during_in[Pass.OUTPUT_ERROR][q]),
+            entering.label.eq(of_label),
             entering.firing.eq(self.readout.firing),
             entering.u.eq(held[: c.u.bits]),
             entering.s.eq(held[c.u.bits]),
@@ -442,7 +468,7 @@ class Neurons(wiring.Component):
         if c.static:
             bank = banks["input_grad"]
             m.d.comb += [
-                bank.read_address.eq(Mux(self.erring, delta.p.index, self.walker.row[q])),
+                bank.read_address.eq(Mux(self.erring_in[q], delta.p.index, self.walker.row[q])),
                 gradient.i.p.input_grad.eq(bank.read_data),
                 bank.write.eq(gradient.o.valid & (self.layer == 1)),
                 bank.write_address.eq(gradient.o.p.index),
@@ -459,11 +485,11 @@ class Neurons(wiring.Component):
             bank = banks["theta_grad"]
             total = saturate(Mux(self.first[q], 0, bank.read_data.as_signed()).as_signed() + grad, c.grad)
             m.d.comb += [
-                bank.read_address.eq(Mux(self.erring, gradient.p.index, self.walker.row[q])),
+                bank.read_address.eq(Mux(self.erring_in[q], gradient.p.index, self.walker.row[q])),
                 bank.write.eq(valid),
                 bank.write_address.eq(index),
                 bank.write_data.eq(total),
-                entering.valid.eq(self.there[q] & self.during[Pass.FINISH] & learning),
+                entering.valid.eq(self.there[q] & self.during_in[Pass.FINISH][q] & learning),
                 entering.p.index.eq(self.row[q]),
                 entering.p.grad.eq(bank.read_data),
                 entering.p.theta.eq(banks["theta"].read_data),
@@ -477,7 +503,7 @@ class Neurons(wiring.Component):
                 entering.p.theta.eq(banks["theta_copy"].read_data),
             ]
         moved = self.thresholds[q].o
-        m.d.comb += [entering.p.rate.eq(self.settings.rate_theta), moved.ready.eq(1)]
+        m.d.comb += [entering.p.rate.eq(self.rate_theta[q]), moved.ready.eq(1)]
         for name in ("theta", *(["theta_copy"] if c.cadence == "step" else [])):
             m.d.comb += [banks[name].write.eq(moved.valid), banks[name].write_address.eq(moved.p.index), banks[name].write_data.eq(moved.p.theta)]
 

@@ -2,14 +2,22 @@
 
 import json
 import re
+import subprocess
+from functools import reduce
+from itertools import pairwise
+from operator import xor
 from pathlib import Path
 
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Module, Signal
 
 import hw.build
 from boards import BOARDS, get_board
-from hw.build import UNITS, BuildError, build, lacking, main, make_plan, nearest, needs
+from hw.build import UNITS, BuildError, build, find_tools, lacking, main, make_plan, nearest, needs
 from hw.config import Config, Q
+from hw.floorplan import multiplier_sites
+from hw.pipeline import KEEP_APART, NEAR, spread
 from hw.top import Top
 from sw.image import Image
 
@@ -62,7 +70,7 @@ def test_every_board_holds_its_own_network(board):
 def test_the_boards_hold_what_the_project_promises():
     assert BOARDS["icebreaker"].config.sizes == (784, 64, 10) and BOARDS["icebreaker"].config.w.bits == 16
     assert BOARDS["icebreaker"].clock == 24e6
-    assert BOARDS["ulx3s-85f"].config.sizes == (784, 200, 10) and BOARDS["ulx3s-85f"].config.lanes == 32
+    assert BOARDS["ulx3s-85f"].config.sizes == (784, 200, 10) and BOARDS["ulx3s-85f"].config.lanes == 100
     assert BOARDS["ulx3s-85f"].clock == 60e6
 
 
@@ -169,7 +177,7 @@ def test_malformed_sizes(sizes, capsys):
 
 def test_gradients_move_to_logic_where_block_ram_runs_out():
     board = BOARDS["ulx3s-85f"]
-    config = board.config.replace(cadence="sample", w=Q(4, 12))  # whose weights leave few memories
+    config = board.config.replace(lanes=32, cadence="sample", w=Q(4, 12))  # whose weights leave few memories
     assert hw.build.in_logic(config, board) == ["grad"]
     assert not hw.build.in_logic(config.replace(sizes=(784, 100, 10)), board)
     assert needs(config, board)["bram"] <= board.chip.bram
@@ -254,6 +262,44 @@ def test_every_unit_can_be_elaborated(name):
     board = BOARDS["ulx3s-85f"]
     plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL, board), board), 1)
     assert "top.il" in plan.files
+
+
+def test_every_multiplier_of_many_lanes_has_a_site_of_its_own():
+    """By modules that the design has, on sites that the chip has; lanes that are neighbours lie near each other."""
+    board = BOARDS["ulx3s-85f"]
+    sites = multiplier_sites(board.config, board.chip)
+    files = make_plan(board, Top(board.config, board), 1, [], sites).files
+    modules = set(re.findall(r"^module \\(\S+)", str(files["top.il"]), re.MULTILINE))
+    assert len(sites) == 116 and set(sites) <= modules and len(set(sites.values())) == 116
+    for path, site in sites.items():
+        assert f'setattr -set BEL "{site}" {path}/block\n' in str(files["top.ys"])
+    places = [(int(x), int(y), int(z)) for x, y, z in (re.fullmatch(r"X(\d+)/Y(\d+)/MULT18_(\d)", site).groups() for site in sites.values())]
+    assert all(y in board.chip.dsp_rows and (x, z) in board.chip.dsp_columns for x, y, z in places)
+    steps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in pairwise(places[:100])]
+    assert max(steps) <= 45 and sum(steps) < 6 * len(steps)
+
+
+@pytest.mark.parametrize("changes", [{"weight_latency": 3}, {"weight_latency": 1}, {"lanes": 144, "neuron_lanes": 4}])
+def test_the_placer_is_left_alone_where_it_does_well_or_multipliers_are_few(changes):
+    board = BOARDS["ulx3s-85f"]
+    assert not multiplier_sites(board.config.replace(**changes), board.chip)
+    assert not multiplier_sites(board.config, BOARDS["orangecrab-25f"].chip)
+
+
+def test_synthesis_keeps_registers_apart_that_are_to_lie_apart(tmp_path):
+    """Two trees of the same value: without `KEEP_APART` Yosys makes them one."""
+    m, value = Module(), Signal(5)
+    ends = [spread(m, value, 2, 3 * NEAR) for _ in range(2)]
+    out = Signal(5)
+    m.d.comb += out.eq(reduce(xor, (end for tree in ends for end in tree[::NEAR])))
+    (tmp_path / "top.il").write_text(rtlil.convert(m, ports=[value, out]))
+    found = {}
+    for command in (KEEP_APART, ""):
+        (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{command}\nsynth_ecp5 -top top\ntee -o stat stat\n")
+        subprocess.run([find_tools(BOARDS["ulx3s-85f"])["yosys"], "-q", "top.ys"], cwd=tmp_path, check=True)
+        found[command] = re.search(r"(\d+)\s+TRELLIS_FF", (tmp_path / "stat").read_text())
+    assert found[KEEP_APART] and int(found[KEEP_APART][1]) == 2 * 5 * (1 + 3)
+    assert not found[""] or int(found[""][1]) <= 2 * 5
 
 
 def test_a_plan_is_named_by_its_content():
