@@ -47,6 +47,8 @@ def _core(cadence: str, kind: str) -> str:
 
 
 _LAZY = "tests/hw/test_core.py::test_lazy_core_equals_golden"
+_FAR = "tests/hw/test_core.py::test_many_lanes_far_apart_equal_golden"
+_BANKS = "tests/hw/test_memory.py::test_lanes_far_apart_take_and_give_words_later"
 _LISTS = "tests/hw/test_lane_lists.py::test_a_core_with_lane_lists_equals_golden"
 _BLOCKS = "tests/hw/test_blocks.py::"
 _MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
@@ -66,10 +68,10 @@ MUTANTS = (
            "(leaked[0] + pipe.reg(i.current, 2))[: c.u.bits].as_signed()", _MEMBRANE),
     Mutant("old membrane in step 0", "hw/spike/membrane.py", "Mux(i.first, 0, i.alpha),", "i.alpha,", _MEMBRANE),
     Mutant("no soft reset", "hw/spike/membrane.py", "i.u - Mux(i.s, i.theta, 0).as_signed()", "i.u - 0", _MEMBRANE),
-    Mutant("late trace of a spike", "hw/spike/membrane.py", "o.weight_trace.eq(Mux(s, ", "o.weight_trace.eq(Mux(unit, ", _MEMBRANE),
+    Mutant("late trace of a spike", "hw/spike/membrane.py", "o.weight_trace.eq(pipe.reg(Mux(s, ", "o.weight_trace.eq(pipe.reg(Mux(unit, ", _MEMBRANE),
     Mutant("tie to the last class", "hw/spike/readout.py", "self.u > best_u", "self.u >= best_u", _core("sample", "static")),
     Mutant("counts not reset", "hw/spike/readout.py", "Mux(self.first, 0, bank.read_data)", "bank.read_data", _core("sample", "static")),
-    Mutant("event not cleared", "hw/spike/neurons.py", "self.there[q] & self.during[Pass.INPUT]),\n                ]", "0),\n                ]", _core("sample", "events")),
+    Mutant("event not cleared", "hw/spike/neurons.py", "self.there[q] & self.during_in[Pass.INPUT][q]),\n                ]", "0),\n                ]", _core("sample", "events")),
     Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, self.length)", "self.length", _core("sample", "static")),
     Mutant("traces listed by spikes", "hw/spike/neurons.py", "(self.traces, traced)", "(self.traces, fired)", _core("step", "events")),
     Mutant("neurons beyond the layer", "hw/spike/neurons.py", "mask.eq(Cat(following > k for k in range(lanes)))", "mask.eq((1 << lanes) - 1)", _core("sample", "static")),
@@ -77,7 +79,7 @@ MUTANTS = (
     Mutant("list taken for complete", "hw/weight/sweeper.py", "active & ~(open_end & inner_last)", "active & 1", _core("sample", "static")),
     # a weight
     Mutant("weight wraps", "hw/weight/lanes.py", "saturate(moved, c.w)", "moved[: c.w.bits].as_signed()", _core("step", "events")),
-    Mutant("gradient not cleared", "hw/weight/lanes.py", "Mux(apply, 0, saturate(grad + gathered, c.grad))",
+    Mutant("gradient not cleared", "hw/weight/lanes.py", "Mux(applies[lane], 0, saturate(grad + gathered, c.grad))",
            "Mux(0, 0, saturate(grad + gathered, c.grad))", _core("sample", "events")),
     Mutant("error rounded down", "hw/weight/lanes.py", "round_shift(total, c.w.f)", "(total >> c.w.f)", _core("sample", "static")),
     Mutant("three cipher rounds", "hw/weight/dither.py", "ROUNDS = 4", "ROUNDS = 3", _core("step", "static")),
@@ -102,19 +104,27 @@ MUTANTS = (
     Mutant("leakage above 1", "hw/error/leakage.py", "Mux(moved > most, most, moved)", "moved", _core("sample", "static")),
     Mutant("leakage gradient kept", "hw/error/leakage.py", "m.d.comb += summed.eq(0)", "m.d.comb += summed.eq(total[at])",
            _core("step", "static")),
-    Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | Cat(", "any_delta.eq(Cat(",
+    Mutant("wrong group skipped", "hw/error/groups.py", "any_delta.eq(seen | (", "any_delta.eq((",
            _core("sample", "static")),
     # an error, in lanes with lists of their own
     Mutant("list one too long", "hw/error/groups.py", "self.read_index < length[self.read_odd]", "self.read_index <= length[self.read_odd]", _LISTS),
     Mutant("error of no neuron", "hw/weight/lanes.py", "Mux(live, delta, 0)", "delta", _LISTS),
     Mutant("written where no list goes", "hw/weight/lanes.py", "strobes & self.live[k] if", "strobes if", _LISTS),
     Mutant("written at the first lane's row", "hw/weight/lanes.py", "self.row[self.written][n]", "self.row[self.written][0]", _LISTS),
-    Mutant("the first lane's random bits", "hw/weight/lanes.py", "words[lane % c.addresses]", "words[0]", _LISTS),
+    Mutant("the first lane's random bits", "hw/weight/lanes.py", "lane_word(words[lane], lane)", "lane_word(words[0], lane)", _LISTS),
     Mutant("lanes without a neuron counted", "hw/weight/sweeper.py", "sum(of.live for of in groups.entry)", "c.lanes", _LISTS),
+    # what lies far away
+    Mutant("far: sums cleared late", "hw/weight/lanes.py", "spread(m, self.valid[4 - way]", "spread(m, self.valid[5 - way]", _FAR),
+    Mutant("far: a row's operand early", "hw/weight/lanes.py", "spread(m, self.operand, c.lane_registers, c.lanes)", "[delay(m, self.operand, 2)] * c.lanes", _FAR),
+    Mutant("far: a delta for the lanes before", "hw/error/groups.py", "for bit in late(part)", "for bit in part", _FAR),
+    Mutant("far: the label of the word before", "hw/spike/neurons.py", "(self.walker.local == label", "(self.local == label", _FAR),
+    Mutant("far: words of other neurons", "hw/spike/neurons.py", "self._near(m, errs)", "self._near(m, self.erring)", _FAR),
+    Mutant("far: another's answer", "hw/memory.py", "while answers > 1:", "while answers > 9:", _BANKS),
+    Mutant("far: an answer while one waits", "hw/host/command.py", "under_way[:-1].any() | (reply.valid & ~reply.ready)", "under_way[:-1].any()", _COMMAND),
     # an event, learned lazily
     Mutant("lazy: events of step 0", "hw/core.py", "((schedule.learn & LEARN_W) != 0) & (schedule.step != 0)", "(schedule.learn & LEARN_W) != 0", _LAZY),
-    Mutant("lazy: an event that was none", "hw/weight/lanes.py", "delay(m, self.factor != 0, 4)", "1", _LAZY),
-    Mutant("lazy: gradient kept", "hw/weight/lanes.py", "Mux(apply, 0, total)", "total", _LAZY),
+    Mutant("lazy: an event that was none", "hw/weight/lanes.py", "delay(m, self.operand != 0, c.lane_registers + 4)", "1", _LAZY),
+    Mutant("lazy: gradient kept", "hw/weight/lanes.py", "Mux(applies[lane], 0, total)", "total", _LAZY),
     Mutant("lazy: last sum divided", "hw/error/gradient.py", "Mux(pipe.reg(i.final, 2), pipe.reg(total, 2), grown)", "grown", _LAZY),
     Mutant("lazy: sum of the last sample", "hw/error/gradient.py", "Mux(i.first, 0, i.delta_sum)", "i.delta_sum", _LAZY),
     Mutant("lazy: reciprocal not renewed", "hw/error/leakage.py", "stale.bit_select(which, 1).eq(1)", "stale.bit_select(which, 1).eq(0)", _LAZY),

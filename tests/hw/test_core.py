@@ -45,6 +45,15 @@ def test_lazy_core_equals_golden():
 
 
 @pytest.mark.parametrize("kind", INPUTS)
+def test_many_lanes_far_apart_equal_golden(kind: str):
+    """More lanes than two levels of registers reach from one, as on a large chip."""
+    torch.set_num_threads(1)
+    config = Config(sizes=(8, 45, 5), steps=3, lanes=40, neuron_lanes=4, weight_latency=5, cadence="step", stochastic=True, w=Q(1, 8), input=kind)
+    seen = exercise(config, np.random.default_rng(6), samples=6)
+    assert seen["spikes"] >= 100 and seen["weights changed"] >= 100, seen
+
+
+@pytest.mark.parametrize("kind", INPUTS)
 def test_layers_of_one_neuron(kind: str):
     torch.set_num_threads(1)
     config = Config(sizes=(1, 1, 1), steps=3, lanes=2, input=kind)
