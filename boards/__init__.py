@@ -53,7 +53,7 @@ BOARDS: dict[str, Board] = {
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               # A memory has 9 or 18 bits: weights of 9 take half the memories, and learn as well as of 16 if they are rounded by chance.
               config=Config(sizes=(784, 200, 10), lanes=100, neuron_lanes=4, cadence="step", w=Q(1, 8), stochastic=True, weight_latency=5),
-              nextpnr="--placer static --router router2"),  # two thirds of the wire of the default placer; the default router does not come to an end
+              nextpnr="--placer static --router router2"),  # less wire than of the default placer; the default router comes to no end
         # No flash: its USB bootloader, through which openFPGALoader comes, writes bitstreams only.
         # No USB serial chip: the host port is on the header, pins 0 (from the host) and 1 (to the host).
         Board(name="orangecrab-25f", platform=OrangeCrabR0_2_25FPlatform, chip=ECP5_25, clock=60e6, buffer=4096, reply=256,
