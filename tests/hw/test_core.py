@@ -50,7 +50,7 @@ def test_many_lanes_far_apart_equal_golden(kind: str):
     torch.set_num_threads(1)
     config = Config(sizes=(8, 45, 5), steps=3, lanes=40, neuron_lanes=4, weight_latency=5, cadence="step", stochastic=True, w=Q(1, 8), input=kind)
     seen = exercise(config, np.random.default_rng(6), samples=6)
-    assert seen["spikes"] >= 100 and seen["weights changed"] >= 100, seen
+    assert seen["spikes"] >= 40 and seen["weights changed"] >= 100, seen
 
 
 @pytest.mark.parametrize("kind", INPUTS)
