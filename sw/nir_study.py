@@ -100,12 +100,17 @@ def snntorch_read(graph: nir.NIRGraph, *, own_reset: bool = False) -> nn.Module:
         network = import_from_nir(graph)
     for module in network.modules():
         if isinstance(module, snn.Leaky):
-            module.reset_mechanism = "subtract"
-            if own_reset:
-                module.state_function = module._base_sub
-            else:
-                module.mem_reset = torch.zeros_like
+            module.reset_mechanism, module.state_function = "subtract", module._base_sub
+    if not own_reset:
+        reset_once(network)
     return network
+
+
+def reset_once(network: nn.Module) -> None:
+    """Makes a network of snnTorch, with reset_delay=False, reset as the chip does: a spike subtracts one threshold and that is all."""
+    for module in network.modules():
+        if isinstance(module, snn.Leaky):
+            module.mem_reset = torch.zeros_like
 
 
 def norse_network(layers: Sequence[nn.Module]) -> nn.Module:

@@ -13,7 +13,7 @@ import sim.device
 from hw.config import Config
 from sw import data, deploy, export, nir_study, nirgraph
 from sw.golden.network import Network
-from sw.nir_study import NORSE_DT, compare, impossible, refusal, run_norse, run_snntorch, samples, tensor
+from sw.nir_study import NORSE_DT, compare, impossible, refusal, reset_once, run_norse, run_snntorch, samples, tensor
 from sw.nirgraph import Reading
 
 SOFT = Reading(reset="subtract")
@@ -27,12 +27,16 @@ def digits(kind):
 
 @pytest.fixture(scope="module", params=["static", "events"])
 def trained(request):
-    """Kind of input, the digits in that form, and a network that snnTorch has trained on them, with biases if the input is static."""
+    """Kind of input, the digits in that form, and a network that snnTorch has trained on them, with biases if the input is static.
+
+    Its spikes subtract one threshold and that is all, so that what it loses is lost to rounding, whatever network a processor's floating
+    point comes to. What snnTorch's own reset makes of it besides is in the figures of `make nir`."""
     torch.set_num_threads(1)
     dataset = digits(request.param)
-    x, labels = samples(dataset.train, 700)
+    x, labels = samples(dataset.train)
     torch.manual_seed(0)
     network = nir_study.snntorch_network(bias=request.param == "static")
+    reset_once(network)
     nir_study.train(network, tensor(x, T), torch.tensor(labels), epochs=6)
     return request.param, dataset, network
 
@@ -40,8 +44,8 @@ def trained(request):
 @pytest.mark.parametrize("bits, points", [(16, 1.0), (8, 2.0)])
 def test_snntorch_loses_little_and_reads_back_the_same(trained, bits, points):
     kind, dataset, network = trained
-    figure, image = compare(kind, network, dataset, kind, bits, SOFT, n=200, calibrate=40)
-    assert figure.framework > 0.85 and image.config.w.bits == bits
+    figure, image = compare(kind, network, dataset, kind, bits, SOFT, calibrate=40)
+    assert figure.framework > 0.9 and image.config.w.bits == bits
     assert figure.lost_points <= points and figure.spikes_differ < (0.005 if bits == 16 else 0.03)
     assert min(figure.read_back["snnTorch"], figure.read_back["Norse"]) >= 0.99, figure.read_back
 
@@ -63,32 +67,27 @@ def test_snntorch_spikes_are_those_of_the_layers(trained):
     kind, dataset, network = trained
     x = samples(dataset.test, 200).x
     layers, _ = nirgraph.layers(nir_study.snntorch_graph(network), SOFT)
+    own = nir_study.snntorch_network(bias=kind == "static")
+    own.load_state_dict(network.state_dict())
     with torch.no_grad():
-        spikes, _ = run_snntorch(network, tensor(x, T))
-    run = deploy.simulate(layers, x, T)
-    differ = (run.spikes[..., -10:] != spikes.numpy().transpose(1, 0, 2).astype(bool)).any((1, 2))
-    quiet = ~_reaches_twice(layers, x)
-    assert run.spikes.sum() > 1000 and quiet.any() and not differ[quiet].any()
-    again = nir_study.snntorch_network(bias=kind == "static")
-    again.load_state_dict(network.state_dict())
-    for module in again[1::2]:
-        module.mem_reset = torch.zeros_like  # as nir_study.snntorch_read does
-    with torch.no_grad():
-        tamed, _ = run_snntorch(again, tensor(x, T))
-    assert np.array_equal(run.spikes[..., -10:], tamed.numpy().transpose(1, 0, 2).astype(bool)) and differ.any()
+        once, twice = (run_snntorch(same, tensor(x, T))[0].numpy().transpose(1, 0, 2).astype(bool) for same in (network, own))
+    spikes = deploy.simulate(layers, x, T).spikes[..., -10:]
+    assert np.array_equal(spikes, once) and spikes.sum() > 1000
+    differ, until_then = (spikes != twice).any(2), ~_reached_twice(layers, x)
+    assert until_then.sum() > 200 and not differ[until_then].any() and differ.any()
 
 
-def _reaches_twice(layers, x):
-    """Samples in which some membrane reaches twice its threshold."""
+def _reached_twice(layers, x):
+    """Whether some membrane of a sample has reached twice its threshold, in this step or before: (n, T)."""
     u = [np.zeros((len(x), len(layer.theta))) for layer in layers]
-    s, high = [v > 0 for v in u], np.zeros(len(x), bool)
+    s, high = [v > 0 for v in u], np.zeros((len(x), T), bool)
     for t in range(T):
         below = x / 256 if x.ndim == 2 else x[:, t]
         for l, layer in enumerate(layers):
             u[l] = layer.step(u[l], s[l], below)
             s[l] = below = u[l] >= layer.theta
-            high |= (u[l] >= 2 * layer.theta).any(1)
-    return high
+            high[:, t] |= (u[l] >= 2 * layer.theta).any(1)
+    return np.logical_or.accumulate(high, 1)
 
 
 def test_delayed_reset_is_followed_in_floating_point_and_approximated_on_the_chip():
