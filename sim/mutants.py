@@ -133,8 +133,8 @@ MUTANTS = (
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(settled & answered)", "request.ready.eq(settled)", _COMMAND),
     Mutant("written before it is known where", "hw/host/command.py", "host.write.eq(request.valid & settled & known)", "host.write.eq(request.valid & settled)", _COMMAND),
-    Mutant("collision taken for damage", "hw/memory.py", "fresh & ~collided & wrong", "fresh & wrong", _PARITY + "[0]"),
-    Mutant("parity of the address", "hw/memory.py", 'write["data"][:bits].xor()', 'write["addr"].xor()', _PARITY + "[1]"),
+    Mutant("collision taken for damage", "hw/memory.py", "fresh & ~collided & wrong", "fresh & wrong", _PARITY),
+    Mutant("parity of the address", "hw/memory.py", 'write["data"][:bits].xor()', 'write["addr"].xor()', _PARITY),
     Mutant("damage forgotten", "hw/host/registers.py", 'values["damaged"] | self.damaged', "self.damaged",
            "tests/sim/test_parity.py::test_what_came_of_a_damaged_word_is_never_saved"),
     Mutant("word not kept", "hw/host/command.py", "Mux(keep, kept, host.data_r)", "host.data_r", _COMMAND),
