@@ -43,8 +43,11 @@ class Chip:
     bram: int
     dsp: int
     spram: int = 0
-    dsp_rows: tuple[int, ...] = ()  # nextpnr's Y of the multipliers, which have its X and number (Z) of `dsp_columns` in each of them
+    dsp_rows: Mapping[int, float] = field(default_factory=dict)
+    """The rows of multipliers, by nextpnr's Y, in the order in which many lanes go along them, and the share of the lanes that the logic beside a
+    row has room for (hw/floorplan.py)."""
     dsp_columns: tuple[tuple[int, int], ...] = ()
+    """nextpnr's X and number (Z) of the multipliers in each of these rows."""
 
 
 ICE40 = Family(name="ice40", bram_name="EBR", bram_shapes=((256, 16), (512, 8), (1024, 4), (2048, 2)), bram_least_bits=65,
@@ -56,7 +59,7 @@ UP5K = Chip(name="iCE40UP5K", family=ICE40, lut=5280, bram=30, dsp=8, spram=4)
 HX8K = Chip(name="iCE40HX8K", family=ICE40, lut=7680, bram=32, dsp=0)
 ECP5_12 = Chip(name="LFE5U-12F", family=ECP5, lut=12096, bram=32, dsp=28)
 ECP5_25 = Chip(name="LFE5U-25F", family=ECP5, lut=24288, bram=56, dsp=28)
-ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156, dsp_rows=(10, 34, 58),
+ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156, dsp_rows={58: 0.4, 34: 0.3, 10: 0.3},
                dsp_columns=tuple((x + z, z) for x in (*range(4, 59, 9), *range(69, 115, 9)) for z in (0, 1, 4, 5)))  # fmt: skip
 
 
@@ -75,7 +78,7 @@ class Board:
     seed: int = 1
     """Of the placement: one that meets the clock with the tools of requirements.lock."""
     nextpnr: str = ""
-    """Further options of nextpnr."""
+    """Further options of nextpnr, for lanes all over the chip (`Config.lane_registers`)."""
     baud: int = 3_000_000
     """Bit rate of the host port, resource `uart` 0: what its USB bridge does and the clock divides down to."""
     buffer: int = 1024

@@ -32,7 +32,7 @@ from amaranth.lib.wiring import Flow
 
 from boards import BOARDS, Board, get_board
 from hw.config import Config, ceil_log2
-from hw.floorplan import multiplier_sites
+from hw.floorplan import CORE, multiplier_sites
 from hw.host.protocol import SLOTS
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
@@ -74,7 +74,7 @@ UNITS = {
 _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
 _IN_LOGIC = 'setattr -set ram_style "{style}" {path}*/m:*'
 _AT = 'setattr -set BEL "{site}" {path}/block'
-_MODULES = {"grad": "top.device.device.core.lanes.grads", "count": "top.device.device.core.neurons.readout.bank"}
+_MODULES = {"grad": f"{CORE}.lanes.grads", "count": f"{CORE}.neurons.readout.bank"}
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, and of each lane: good enough for advice
 
@@ -215,15 +215,17 @@ def make_unit(unit: str, config: Config, board: Board) -> wiring.Component:
     return block(config, board.link) if unit in ("port", "link") else block(config)
 
 
-def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[str] = (), sites: Mapping[str, str] = MappingProxyType({})) -> BuildPlan:
-    """Every file the tools need, and their commands in `build_top.json`. Memories in `modules` get no block RAM; multipliers are put on their `sites`."""
+def make_plan(board: Board, design: Elaboratable, seed: int, modules: Sequence[str] = (), sites: Mapping[str, str] = MappingProxyType({}),
+              nextpnr: str = "") -> BuildPlan:  # fmt: skip
+    """Every file the tools need, and their commands in `build_top.json`. Memories in `modules` get no block RAM; multipliers are put on their `sites`;
+    `nextpnr`: its further options."""
     style = "distributed" if board.chip.family.lut_ram else "logic"
     options = {
         "synth_opts": _SYNTHESIS.get(board.chip.name, ""),
         "script_after_read": "\n".join((COLLISION_IS_FREE, KEEP_APART, _AREA, *(_IN_LOGIC.format(path=path, style=style) for path in modules),
                                          *(_AT.format(path=path, site=site) for path, site in sites.items()))),
         # nextpnr's own choice of router: router2 is three times faster on a full iCE40, and 3 MHz worse.
-        "nextpnr_opts": f"--seed {seed} {board.nextpnr} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
+        "nextpnr_opts": f"--seed {seed} {nextpnr} --timing-allow-fail --placed-svg {FLOORPLAN}",  # Fmax is judged here, from the log
     }
     clash = [name for name in os.environ if name.removeprefix("AMARANTH_") in options]
     if clash:
@@ -304,7 +306,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
     tools, versions = find_tools(chosen), tool_versions(chosen)
     design = Harness(make_unit(unit, config, chosen), chosen) if unit else Top(config, chosen)
     in_place = ([], {}) if unit else ([_MODULES[name] for name in in_logic(config, chosen)], multiplier_sites(config, chip))
-    plan = make_plan(chosen, design, seed, *in_place)
+    plan = make_plan(chosen, design, seed, *in_place, nextpnr=chosen.nextpnr if config.lane_registers else "")
     digest = hashlib.sha256(plan.digest() + json.dumps(versions).encode()).hexdigest()[:12]
     directory = root / f"{board}-{unit or config.title}-{digest}"
     directory.mkdir(parents=True, exist_ok=True)

@@ -41,9 +41,9 @@ def config_of(text: str) -> Config:
 
 
 def check_fits(built: Config, wanted: Config) -> None:
-    """ValueError names the first field in which a network's configuration is not the one a device was built for. Parity, sharing and lists
-    of lanes are the device's own matter."""
-    for field in (f for f in fields_of(Config) if f.name not in ("parity", "shared", "lane_lists")):
+    """ValueError names the first field in which a network's configuration is not the one a device was built for. What changes no number is
+    the device's own matter: parity, sharing, lists of lanes, registers on the way to the weights."""
+    for field in (f for f in fields_of(Config) if f.name not in ("parity", "shared", "lane_lists", "weight_latency")):
         has, needs = getattr(built, field.name), getattr(wanted, field.name)
         if has != needs:
             raise ValueError(f"{field.name}: the device was built with {has}, the network needs {needs}; build one that fits"

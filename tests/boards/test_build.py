@@ -279,11 +279,34 @@ def test_every_multiplier_of_many_lanes_has_a_site_of_its_own():
     assert max(steps) <= 45 and sum(steps) < 6 * len(steps)
 
 
-@pytest.mark.parametrize("changes", [{"weight_latency": 3}, {"weight_latency": 1}, {"lanes": 144, "neuron_lanes": 4}])
+@pytest.mark.parametrize("neuron_lanes", [1, 2, 4, 8])
+def test_any_number_of_lanes_has_its_sites(neuron_lanes):
+    board, needed = BOARDS["ulx3s-85f"], 4 * neuron_lanes
+    for lanes in range(neuron_lanes, 157 - needed, neuron_lanes):
+        sites = multiplier_sites(board.config.replace(sizes=(64, 32, 10), lanes=lanes, neuron_lanes=neuron_lanes), board.chip)
+        assert len(sites) == len(set(sites.values())) == lanes + needed, lanes
+
+
+@pytest.mark.parametrize("changes", [{"weight_latency": 3}, {"weight_latency": 1}, {"lanes": 144, "neuron_lanes": 4}, {"lanes": 80, "neuron_lanes": 16}])
 def test_the_placer_is_left_alone_where_it_does_well_or_multipliers_are_few(changes):
     board = BOARDS["ulx3s-85f"]
     assert not multiplier_sites(board.config.replace(**changes), board.chip)
     assert not multiplier_sites(board.config, BOARDS["orangecrab-25f"].chip)
+
+
+def test_only_lanes_all_over_the_chip_are_placed_with_the_boards_options(monkeypatch):
+    board, seen = BOARDS["ulx3s-85f"], []
+
+    def planned(*_, nextpnr, **__):
+        seen.append(nextpnr)
+        raise InterruptedError
+
+    monkeypatch.setattr(hw.build, "make_plan", planned)
+    monkeypatch.setattr(hw.build, "tool_versions", lambda tools: {})
+    for config in (board.config, board.config.replace(lanes=4, weight_latency=1)):
+        with pytest.raises(InterruptedError):
+            build(board.name, config)
+    assert seen == ["--placer static --router router2", ""]
 
 
 def test_synthesis_keeps_registers_apart_that_are_to_lie_apart(tmp_path):
