@@ -115,6 +115,8 @@ MUTANTS = (
     Mutant("lanes without a neuron counted", "hw/weight/sweeper.py", "sum(of.live for of in groups.entry)", "c.lanes", _LISTS),
     # what lies far away
     Mutant("far: sums cleared late", "hw/weight/lanes.py", "spread(m, self.valid[4 - way]", "spread(m, self.valid[5 - way]", _FAR),
+    Mutant("far: sums outlive a reset", "hw/weight/lanes.py", "way, c.lanes, init=1)", "way, c.lanes)",
+           "tests/sim/test_endpoint.py::test_a_reset_reaches_lanes_far_away"),
     Mutant("far: a row's operand early", "hw/weight/lanes.py", "spread(m, self.operand, c.lane_registers, c.lanes)", "[delay(m, self.operand, 2)] * c.lanes", _FAR),
     Mutant("far: a delta for the lanes before", "hw/error/groups.py", "for bit in late(part)", "for bit in part", _FAR),
     Mutant("far: the label of the word before", "hw/spike/neurons.py", "(self.walker.local == label", "(self.local == label", _FAR),

@@ -44,13 +44,28 @@ def test_lazy_core_equals_golden():
     assert not missing(seen)
 
 
-@pytest.mark.parametrize("kind", INPUTS)
-def test_many_lanes_far_apart_equal_golden(kind: str):
-    """More lanes than two levels of registers reach from one, as on a large chip."""
+FAR = Config(sizes=(8, 45, 5), steps=3, lanes=40, neuron_lanes=4, weight_latency=5, stochastic=True, w=Q(1, 8))
+"""More lanes than two levels of registers reach from one, as on a large chip."""
+
+
+@pytest.mark.parametrize("changes", [
+    {"cadence": "step"},
+    {"cadence": "step", "input": "events"},
+    {"cadence": "sample", "weight_latency": 3, "parity": True},
+    {"cadence": "sample", "input": "events", "neuron_lanes": 1, "lane_lists": True},
+    {"input": "events", "lazy": True, "trace": Q(5, 8)},
+], ids=lambda changes: "-".join(map(str, changes.values())))  # fmt: skip
+def test_many_lanes_far_apart_equal_golden(changes):
     torch.set_num_threads(1)
-    config = Config(sizes=(8, 45, 5), steps=3, lanes=40, neuron_lanes=4, weight_latency=5, cadence="step", stochastic=True, w=Q(1, 8), input=kind)
-    seen = exercise(config, np.random.default_rng(6), samples=6)
+    seen = exercise(FAR.replace(**changes), np.random.default_rng(6), samples=6)
     assert seen["spikes"] >= 40 and seen["weights changed"] >= 100, seen
+
+
+@pytest.mark.parametrize("change, legal", [({"weight_latency": 2}, "1 or 3 or 5 where weight_memory is block"), ({"weight_latency": True}, "1 or 3 or 5"),
+                                           ({"weight_memory": "spram", "lanes": 4, "w": Q(4, 12)}, "1 where weight_memory is spram")])  # fmt: skip
+def test_latencies_that_cannot_be(change, legal):
+    with pytest.raises(ValueError, match=f"weight_latency: .* is not legal; legal is {legal}"):
+        FAR.replace(**change)
 
 
 @pytest.mark.parametrize("kind", INPUTS)

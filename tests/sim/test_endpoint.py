@@ -14,6 +14,7 @@ from hw.memory_map import REGISTERS
 from sim.endpoint import Model
 from sim.fuzz import CONFIG, KINDS, LINK, Difference, Fuzz
 from sw.device import Device
+from sw.golden.network import Network
 from sw.golden.state import initial_state
 from sw.transport.frames import parse_reply, request
 from sw.transport.simulated import Simulated
@@ -100,6 +101,33 @@ def test_reset_in_any_state(fuzz):
         for k in range(3):
             fuzz.send("good", 100 * cycles + k)
         fuzz.flush()
+
+
+def test_a_reset_reaches_lanes_far_away():
+    """Sums far from the reset are cleared by way of what the lanes are told, whichever sample it ends."""
+    config = Config(sizes=(30, 24, 4), steps=2, lanes=12, neuron_lanes=2, weight_latency=5, input="events", cadence="step")
+    rng, model, golden = np.random.default_rng(1), Model(config, LINK), Network(config)
+    state, moved = initial_state(config, 1), 0
+    run = struct.pack("<BHBI", Op.WRITE, 1, 1, REGISTERS["run"].address) + b"\0"
+    for cycles in range(40, 700, 33):
+        with Device.open(Kept("sim", model)) as device:
+            device.write_state(state)
+            every = device.region("event")
+            for lane in range(config.neuron_lanes):
+                device.write_words(every.number << 24 | lane << 16, np.ones(every.depth, np.uint32))
+        model.reset()
+        assert replies(model, request(1, b"", opening=True))[0].status == Status.OK
+        model.run(request(2, run), limit=cycles)
+        model.reset()
+        with Device.open(Kept("sim", model)) as device:
+            device.write_state(state)
+            golden.load(state)
+            sample = rng.random((2, 30)) < 0.5
+            got, want = device.infer([sample]), golden.run(sample)
+            assert np.array_equal(got.membranes[0], want.membranes) and np.array_equal(got.counts[0], want.counts), cycles
+            moved += np.count_nonzero(want.membranes)
+    assert moved > 40
+    model.close()
 
 
 def test_a_host_that_ignores_the_window_harms_nobody(line):
