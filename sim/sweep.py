@@ -39,7 +39,10 @@ class Case(NamedTuple):
     engine: str
 
 
-LATENCIES = (1, 3, 1, 5, 1, 5, 1, 3)  # of the weights; 3 and 5 with lists in the lanes and without
+LATENCIES = (1, 3, 1, 5, 1, 5, 1, 3)
+"""Of the weights; 3 and 5 with lists in the lanes and without."""
+FAR_LANES = (10, 12, 16, 20, 24)
+"""Lanes at latency 5: more than one register reaches (`hw.pipeline.NEAR`)."""
 
 
 class Outcome(NamedTuple):
@@ -51,19 +54,25 @@ class Outcome(NamedTuple):
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
     """`configs` random configurations, every tenth with T = 1, of those in block RAM every second with registers around its weights and
     every second with lists in its lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of
-    input, and one more each that learns lazily."""
+    input, and one more each that learns lazily. At a latency of 5 they have many lanes."""
+
+    def far(config: Config, n: int) -> Config:
+        latency, lanes = LATENCIES[n % len(LATENCIES)], next(p for p in FAR_LANES[n % len(FAR_LANES) :] + FAR_LANES if p % config.neuron_lanes == 0)
+        return config.replace(weight_latency=latency, lanes=lanes if latency == 5 else config.lanes)
+
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}
         base = random_config(np.random.default_rng((seed, n)), **fixed)
         if base.weight_memory == "block":
-            base = base.replace(weight_latency=LATENCIES[n % len(LATENCIES)], lane_lists=n % 4 in (1, 2) and base.lanes > 1)
+            base = far(base, n)
+            base = base.replace(lane_lists=n % 4 in (1, 2) and base.lanes > 1)
         elif base.lanes >= NEURON_MULTIPLIERS * base.neuron_lanes:
             base = base.replace(shared=n % 4 == 3)
         for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
             yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
         lazy = random_config(np.random.default_rng((seed, n, k + 1)), input="events", lazy=True, **fixed)
         if lazy.weight_memory == "block":
-            lazy = lazy.replace(weight_latency=LATENCIES[n % len(LATENCIES)])
+            lazy = far(lazy, n)
         yield Case(f"{n}-lazy", lazy, (seed, n, k + 1), samples, engine)
 
 
