@@ -327,7 +327,7 @@ class Config:
 
     @property
     def weight_registers(self) -> int:
-        """Registers behind the memories of the lanes, and on each other long way (`weight_latency`)."""
+        """Registers behind the memories of the lanes, and at each end of the other long ways (`weight_latency`)."""
         return min(self.weight_latency - 1, 1)
 
     @property

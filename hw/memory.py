@@ -24,7 +24,7 @@ class HostBus(wiring.Signature):
     """How the host reaches a memory, seen from the memory.
 
     `hosting` is high while the core is idle and the host owns every memory. A write takes effect at once. A read answers in `data_r`
-    one move after its address; `enable` moves it, and is high in every pass of the core.
+    one move after its address; `enable` moves it, and is high in every pass of the core. Behind `far_buses` all of this is some cycles later.
     """
 
     def __init__(self) -> None:
@@ -82,15 +82,13 @@ def lane_moves(registers: int, lanes: int) -> int:
 
 
 def far_buses(m: Module, host, cycles: int, lanes: int, near: int = NEAR) -> list:
-    """The host's bus some cycles later, for every lane (`spread`); it never stops. What they answer is for the caller."""
+    """The host's bus some cycles later, one for every `near` lanes (`spread`); they never stop. What they answer is for the caller."""
     names = [name for name, member in HostBus().members.items() if member.flow == Out and name != "enable"]
-    buses: dict[int, wiring.PureInterface] = {}
-    ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes, near=near)
-    for end in ends:
-        if id(end) not in buses:
-            buses[id(end)] = far = HostBus().create()
-            m.d.comb += [Cat(getattr(far, name) for name in names).eq(end), far.enable.eq(1)]
-    return [buses[id(end)] for end in ends]
+    ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes, near=near)[::near]
+    buses = [HostBus().create() for _ in ends]
+    for far, end in zip(buses, ends, strict=True):
+        m.d.comb += [Cat(getattr(far, name) for name in names).eq(end), far.enable.eq(1)]
+    return buses
 
 
 def relay(m: Module, host):
@@ -259,10 +257,10 @@ class LaneBanks(wiring.Component):
 
     def _answer_from_afar(self, m: Module, banks: list) -> None:
         """Neighbours share a bus of the host and answer together (`lane_moves`)."""
-        hosts, answers = far_buses(m, self.host, self.registers, self.region.lanes), []
-        for first in range(0, self.region.lanes, NEAR):
-            fan_out(m, hosts[first], banks[first : first + NEAR])
-            answers.append(delay(m, hosts[first].data_r, 1))
+        answers = []
+        for n, host in enumerate(far_buses(m, self.host, self.registers, self.region.lanes)):
+            fan_out(m, host, banks[n * NEAR : (n + 1) * NEAR])
+            answers.append(delay(m, host.data_r, 1))
         while len(answers) > 1:
             answers = [delay(m, reduce(or_, answers[n : n + NEXT]), 1) for n in range(0, len(answers), NEXT)]
         m.d.comb += self.host.data_r.eq(answers[0])

@@ -110,8 +110,8 @@ class Neurons(wiring.Component):
 
     With shared multipliers, `mul` are of the lanes: the neurons' in the cycle after `reserve`.
 
-    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles; for the last layer's NEURON its size, as the readout
-              takes one at a time
+    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles, two where it is far (`Config.weight_registers`), log2 M beyond SPARE; for the last
+              layer's NEURON its size, as the readout takes one at a time
     """
 
     DRAIN = {Pass.INPUT: 5, Pass.NEURON: 5, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}
@@ -298,7 +298,7 @@ class Neurons(wiring.Component):
                 ]
 
     def _forward(self, m: Module, q: int) -> None:
-        """INPUT and NEURON: cycle 1 enters the membrane, cycle 4 leaves it and is written."""
+        """INPUT and NEURON: cycle 1 enters the membrane, cycle 4 (where it is far 5) leaves it and is written."""
         c, banks, membrane = self.config, self.banks[q], self.membranes[q]
         old, new = membrane.i.p, membrane.o.p
         held = banks["membrane"].read_data

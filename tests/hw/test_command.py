@@ -15,7 +15,7 @@ ELSEWHERE = 1 << 24  # a memory that is not the registers
 @pytest.mark.parametrize("weight_latency", [1, 3, 5])
 @pytest.mark.parametrize("wait", [0, 1, 2, 3, 20])
 def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
-    """A host that stops reading stops the memories; a write that follows must not start the core meanwhile, nor come before they know who is meant."""
+    """A write must not start the core while a reply waits for a host that stopped reading, nor come before the memories know who is meant."""
     command = Command(CONFIG.replace(weight_latency=weight_latency))
     send = [OP_READ | len(WORDS) << 8, ELSEWHERE, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
     got, written = [], []
