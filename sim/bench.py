@@ -50,8 +50,8 @@ LANES = ("lanes", "neuron_lanes", "weight_latency", "lane_lists")
 GROWTH = Config(sizes=(64, 32, 10), input="events", lanes=4)
 """Where growth starts from: one field at a time is changed."""
 EVENTS = Config(sizes=(784, 200, 10), input="events", lanes=8, neuron_lanes=2, trace=Q(5, 8), grad=Q(6, 12))
-"""Whose growth with activity is shown, learned from traces and lazily."""
-LARGE = f"{EVENTS.title}, T = {EVENTS.steps}, {EVENTS.lanes} lanes, {EVENTS.neuron_lanes} neuron lanes"
+"""Whose growth is shown with lanes and with activity, the latter learned from traces and lazily."""
+LARGE = f"{EVENTS.title}, T = {EVENTS.steps}, {EVENTS.neuron_lanes} neuron lanes"
 ACTIVITIES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -112,7 +112,7 @@ def growth(samples: int, quiet: bool) -> dict[str, list[dict[str, Any]]]:
     axes: dict[str, list[tuple[float, Config, float]]] = {
         "neurons": [(n, GROWTH.replace(sizes=(64, n, 10)), 0.25) for n in (16, 32, 64, 128)],
         "steps": [(t, GROWTH.replace(steps=t), 0.25) for t in (2, 8, 32)],
-        "lanes": [(n, GROWTH.replace(lanes=n), 0.25) for n in (1, 4, 16)],
+        "lanes, large": [(n, EVENTS.replace(lanes=n), 0.25) for n in (4, 8, 20, 40, 100)],
         "activity": [(share, GROWTH, share) for share in ACTIVITIES],
         "activity, large": [(share, EVENTS, share) for share in ACTIVITIES],
         "activity, large, lazy": [(share, EVENTS.replace(lazy=True), share) for share in ACTIVITIES],
@@ -266,10 +266,10 @@ def as_text(report: dict[str, Any]) -> str:
     lines = [*columns(rows), "", "Phases: real/ideal cycles. MHz is the Fmax of the build; in brackets the board's clock, without a build.", FORMULA, ""]
     lines += [f"{r['board']}: {r['updates_per_cycle']:.1f} weights or their gradients updated a cycle while updating,"
               f" {r['updates_per_cycle'] / r['lanes']:.2f} of the lanes" for r in report["boards"]] + [""]  # fmt: skip
-    rows = [("on-line training sample", "ms, one thread", "chip is faster by")]
+    rows = [("on-line training sample", "ms, one thread", "samples/s", "chip is faster by")]
     for r in report["boards"]:
-        rows.append((f"{r['board']}, {r['network']}: chip", f"{r['chip_ms']:.4f}", ""))
-        rows += [(f"  {name}, this processor", "not installed" if ms is None else f"{ms:.3f}", "" if ms is None else f"{ms / r['chip_ms']:.1f}")
+        rows.append((f"{r['board']}, {r['network']}: chip", f"{r['chip_ms']:.4f}", f"{1000 / r['chip_ms']:,.0f}", ""))
+        rows += [(f"  {name}, this processor", *(("not installed", "", "") if ms is None else (f"{ms:.3f}", f"{1000 / ms:,.0f}", f"{ms / r['chip_ms']:.1f}")))
                  for name, ms in r["processor_ms"].items()]  # fmt: skip
     lines += columns(rows)
     if "growth" in report:
@@ -278,7 +278,7 @@ def as_text(report: dict[str, Any]) -> str:
             rows += [(name, f"{p['value']:g}", *(f"{total(p['cycles'][kind], which):.0f}" for kind in KINDS for which in ("real", "ideal")))
                      for p in points]  # fmt: skip
         lines += ["", *columns(rows), f"From {GROWTH.title}, T = {GROWTH.steps}, {GROWTH.lanes} lanes, events, activity 25 %; activity is"
-                  " the share of inputs that spike in a step.", f"Large: {LARGE}."]  # fmt: skip
+                  " the share of inputs that spike in a step.", f"Large: {LARGE}, and {EVENTS.lanes} lanes where activity grows."]  # fmt: skip
         for name, points in report["growth"].items():
             if name.startswith("activity"):
                 fewer = [total(points[-1]["cycles"][kind], "real") / total(points[0]["cycles"][kind], "real") for kind in KINDS]
@@ -341,8 +341,8 @@ def plot_growth(points: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Cycles against each thing that grows, real and ideal."""
     figure, grid = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
     share = "share of inputs that spike in a step"
-    names = {"neurons": "hidden neurons", "steps": "time steps T", "lanes": "lanes", "activity": share,
-             "activity, large": f"{share}\n{LARGE}", "activity, large, lazy": f"{share}\nthe same, learning lazily"}  # fmt: skip
+    names = {"neurons": "hidden neurons", "steps": "time steps T", "lanes, large": f"lanes\n{LARGE}", "activity": share,
+             "activity, large": f"{share}\n{LARGE}, {EVENTS.lanes} lanes", "activity, large, lazy": f"{share}\nthe same, learning lazily"}  # fmt: skip
     for axis, (name, series) in zip(grid.flat, points.items(), strict=True):
         x = [p["value"] for p in series]
         for kind, colour in zip(KINDS, ("#1f5fa8", "#d1495b"), strict=True):
