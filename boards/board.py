@@ -78,7 +78,7 @@ class Board:
     seed: int = 1
     """Of the placement: one that meets the clock with the tools of requirements.lock."""
     nextpnr: str = ""
-    """Further options of nextpnr, for lanes all over the chip (`Config.lane_registers`)."""
+    """Further options of nextpnr, for lanes all over the chip (`Config.lanes_all_over`)."""
     baud: int = 3_000_000
     """Bit rate of the host port, resource `uart` 0: what its USB bridge does and the clock divides down to."""
     buffer: int = 1024

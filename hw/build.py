@@ -306,7 +306,7 @@ def build(board: str, config: Config | None = None, *, unit: str | None = None, 
     tools, versions = find_tools(chosen), tool_versions(chosen)
     design = Harness(make_unit(unit, config, chosen), chosen) if unit else Top(config, chosen)
     in_place = ([], {}) if unit else ([_MODULES[name] for name in in_logic(config, chosen)], multiplier_sites(config, chip))
-    plan = make_plan(chosen, design, seed, *in_place, nextpnr=chosen.nextpnr if config.lane_registers else "")
+    plan = make_plan(chosen, design, seed, *in_place, nextpnr=chosen.nextpnr if config.lanes_all_over else "")
     digest = hashlib.sha256(plan.digest() + json.dumps(versions).encode()).hexdigest()[:12]
     directory = root / f"{board}-{unit or config.title}-{digest}"
     directory.mkdir(parents=True, exist_ok=True)

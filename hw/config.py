@@ -336,6 +336,11 @@ class Config:
         return self.weight_latency - 1 - self.weight_registers
 
     @property
+    def lanes_all_over(self) -> bool:
+        """Whether the lanes are so many that they lie all over a large chip (`weight_latency`)."""
+        return self.lane_registers >= 3
+
+    @property
     def grad_row_offset(self) -> int:
         """Gradient row = weight row - grad_row_offset: a static first layer has no gradient memory."""
         return self.row_base[2] if self.static else 0

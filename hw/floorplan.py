@@ -10,7 +10,7 @@ CORE = "top.device.device.core"
 
 
 def multiplier_sites(c: Config, chip: Chip) -> dict[str, str]:
-    """nextpnr's site (BEL) of every multiplier of the core by its module. None (the placer is left alone) if `weight_latency` is below 5, if the chip's
+    """nextpnr's site (BEL) of every multiplier of the core by its module. None (the placer is left alone) if the lanes do not lie all over the chip, if its
     sites are unknown, or if they are too few: those of the neurons lie in the middle of the middle row, and so do the neurons.
 
     The lanes go to and fro through the rows, so that neighbours in number are neighbours on the chip. The placer, left alone, minimises the wires of the
@@ -18,7 +18,7 @@ def multiplier_sites(c: Config, chip: Chip) -> dict[str, str]:
     than 25 tiles away, and some across the chip.
     """
     needed, width = c.neuron_lanes * NEURON_MULTIPLIERS, len(chip.dsp_columns)
-    if c.lane_registers < 3 or c.shared or needed > width or c.lanes + needed > width * len(chip.dsp_rows):
+    if not c.lanes_all_over or needed > width or c.lanes + needed > width * len(chip.dsp_rows):
         return {}
     rows = {y: [f"X{x}/Y{y}/MULT18_{z}" for x, z in chip.dsp_columns] for y in chip.dsp_rows}
     middle, first = sorted(rows)[len(rows) // 2], (width - needed) // 2

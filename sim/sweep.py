@@ -54,11 +54,13 @@ class Outcome(NamedTuple):
 def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
     """`configs` random configurations, every tenth with T = 1, of those in block RAM every second with registers around its weights and
     every second with lists in its lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of
-    input, and one more each that learns lazily. At a latency of 5 they have many lanes."""
+    input, and one more each that learns lazily. Those with a latency of 5 have many lanes (FAR_LANES)."""
 
     def far(config: Config, n: int) -> Config:
-        latency, lanes = LATENCIES[n % len(LATENCIES)], next(p for p in FAR_LANES[n % len(FAR_LANES) :] + FAR_LANES if p % config.neuron_lanes == 0)
-        return config.replace(weight_latency=latency, lanes=lanes if latency == 5 else config.lanes)
+        latency, lanes = LATENCIES[n % len(LATENCIES)], config.lanes
+        if latency == 5:
+            lanes = next(p for p in FAR_LANES[n % len(FAR_LANES) :] + FAR_LANES if p % config.neuron_lanes == 0)
+        return config.replace(weight_latency=latency, lanes=lanes)
 
     for n in range(configs):
         fixed = {"steps": 1} if n % 10 == 0 else {}

@@ -20,7 +20,7 @@ class Command(wiring.Component):
     ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
 
     Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`config.weight_registers`) a word written takes
-              3 cycles, in which a run that it starts shows in `busy`, and words are read one after the other, each in `moves` + 2 cycles (11 for 100
+              3 cycles, in which a run that it starts shows in `busy`, and words are read one after the other, each in `moves` + 1 cycles (10 for 100
               lanes), for nothing that lies far away ever stops
     """
 

@@ -110,8 +110,8 @@ class Neurons(wiring.Component):
 
     With shared multipliers, `mul` are of the lanes: the neurons' in the cycle after `reserve`.
 
-    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles, two where it is far (`Config.weight_registers`), log2 M beyond SPARE; for the last
-              layer's NEURON its size, as the readout takes one at a time
+    Timing:   a pass takes the layer's size over M, plus `DRAIN[kind]` cycles, two more where it is far (`Config.weight_registers`), and what
+              log2 M exceeds SPARE by; for the last layer's NEURON its size, as the readout takes one at a time
     """
 
     DRAIN = {Pass.INPUT: 5, Pass.NEURON: 5, Pass.OUTPUT_ERROR: 14, Pass.HIDDEN_ERROR: 14, Pass.FINISH: 4}

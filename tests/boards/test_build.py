@@ -303,10 +303,10 @@ def test_only_lanes_all_over_the_chip_are_placed_with_the_boards_options(monkeyp
 
     monkeypatch.setattr(hw.build, "make_plan", planned)
     monkeypatch.setattr(hw.build, "tool_versions", lambda tools: {})
-    for config in (board.config, board.config.replace(lanes=4, weight_latency=1)):
+    for config in (board.config, *(board.config.replace(lanes=8, weight_latency=latency) for latency in (1, 3))):
         with pytest.raises(InterruptedError):
             build(board.name, config)
-    assert seen == ["--placer static --router router2", ""]
+    assert seen == ["--placer static --router router2", "", ""]
 
 
 def test_synthesis_keeps_registers_apart_that_are_to_lie_apart(tmp_path):
