@@ -1,5 +1,7 @@
 """The command set, word by word: what a host's bus sees of it, and when."""
 
+from itertools import pairwise
+
 import pytest
 from amaranth.sim import Simulator
 
@@ -18,7 +20,7 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
     """A write must not start the core while a reply waits for a host that stopped reading, nor come before the memories know who is meant."""
     command = Command(CONFIG.replace(weight_latency=weight_latency))
     send = [OP_READ | len(WORDS) << 8, ELSEWHERE, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
-    got, written = [], []
+    got, written, at = [], [], []
 
     async def memory(ctx):
         """Answers a row as many moves of the bus later as the core's memories do."""
@@ -47,6 +49,7 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
             meant = region
             if valid and ready:
                 got.append(payload)
+                at.append(cycle)
 
     simulator = Simulator(command)
     simulator.add_clock(1e-6)
@@ -55,3 +58,5 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
     simulator.add_testbench(reader)
     simulator.run()
     assert got == WORDS and written == [(len(WORDS), REGISTERS["run"].address >> 24)], f"{len(got)} words, written after and to {written}"
+    if not wait:
+        assert {b - a for a, b in pairwise(at)} == {1 if weight_latency == 1 else command.moves + 1}, at

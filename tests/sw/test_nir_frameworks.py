@@ -48,6 +48,7 @@ def test_snntorch_loses_little_and_reads_back_the_same(trained, bits, points):
     assert figure.framework > 0.9 and image.config.w.bits == bits
     assert figure.lost_points <= points and figure.spikes_differ < (0.005 if bits == 16 else 0.03)
     assert min(figure.read_back["snnTorch"], figure.read_back["Norse"]) >= 0.99, figure.read_back
+    assert figure.read_back["snnTorch with its own reset"] >= 0.95, figure.read_back
 
 
 def test_norse_spikes_are_those_of_the_layers(trained):
