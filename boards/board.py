@@ -1,4 +1,4 @@
-"""What a board is to this project: a platform of amaranth-boards, its chip, its clock, and the configuration it is built for."""
+"""What a board is to this project: a platform of amaranth-boards, its chip, its clock, and the design it is built for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from amaranth.build import Platform, Resource
 
-from hw.config import Config
+from hw.design import Design
 from hw.host.protocol import Link
 from hw.host.stored import Stored
+from hw.machine import Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ class Chip:
     dsp: int
     spram: int = 0
     dsp_rows: Mapping[int, float] = field(default_factory=dict)
-    """The rows of multipliers, by nextpnr's Y, in the order in which many lanes go along them, and the share of the lanes that the logic beside a
-    row has room for (hw/floorplan.py)."""
+    """The rows of multipliers, by nextpnr's Y, in the order in which many lanes go along them.
+
+    The value is the share of the lanes that the logic beside the row has room for (hw/floorplan.py)."""
     dsp_columns: tuple[tuple[int, int], ...] = ()
     """nextpnr's X and number (Z) of the multipliers in each of these rows."""
 
@@ -65,20 +67,21 @@ ECP5_85 = Chip(name="LFE5U-85F", family=ECP5, lut=83640, bram=208, dsp=156, dsp_
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """One board and the configuration it is built for unless another is asked for."""
+    """One board and the design it is built for unless another is asked for."""
 
     name: str
     platform: type[Platform]
     chip: Chip
     clock: float
     """Target frequency of the core in Hz. A PLL makes it if the board's oscillator has another."""
-    config: Config
+    design: Design
+    """What is built if nothing else is asked for: the machine, and the network it holds first."""
     pll_pad: bool = False
     """iCE40: the oscillator's pin belongs to the PLL (SB_PLL40_PAD), and is not a fabric input (SB_PLL40_CORE)."""
     seed: int = 1
     """Of the placement: one that meets the clock with the tools of requirements.lock."""
     nextpnr: str = ""
-    """Further options of nextpnr, for lanes all over the chip (`Config.lanes_all_over`)."""
+    """Further options of nextpnr, for lanes all over the chip (`Machine.wires`)."""
     baud: int = 3_000_000
     """Bit rate of the host port, resource `uart` 0: what its USB bridge does and the clock divides down to."""
     buffer: int = 1024
@@ -90,8 +93,9 @@ class Board:
     loader: tuple[str, ...] = ()
     """Options by which openFPGALoader finds the board."""
     flash: int | None = None
-    """Offset in the SPI flash, in bytes, of the network that the board starts with: a multiple of 64 KiB, behind every bitstream. None: there is
-    no flash, or openFPGALoader does not write to any place in it."""
+    """Offset in the SPI flash, in bytes, of the network that the board starts with: a multiple of 64 KiB, behind every bitstream.
+
+    None: there is no flash, or openFPGALoader does not write to any place in it."""
     flash_pins: tuple[str, int] = ("spi_flash_1x", 0)
     """Resource and number of the flash."""
     resources: tuple[Resource, ...] = ()
@@ -103,9 +107,9 @@ class Board:
         platform.add_resources(self.resources)
         return platform
 
-    def stored(self, config: Config) -> Stored | None:
+    def stored(self, machine: Machine) -> Stored | None:
         """The place for a network in the flash, if there is one."""
-        return None if self.flash is None else Stored(config, self.link, self.flash)
+        return None if self.flash is None else Stored(machine, self.link, self.flash)
 
     @property
     def link(self) -> Link:

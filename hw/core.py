@@ -1,34 +1,50 @@
-"""The core: neurons, lanes, the schedule that drives them, and the host's way in."""
+"""The core: neurons, lanes, the sequencers that drive them, and the host's way in."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import PIXEL_FRAC, Config
-from hw.error.groups import Groups, nonzero
+from hw.error.deltas import DeltaLists, nonzero, starts
 from hw.host.command import Command
 from hw.host.registers import Registers
-from hw.memory import HOST_BITS, fan_out, far_moves, found_in
-from hw.memory_map import LEARN_W, PHASES
+from hw.machine import Machine
+from hw.memory import HOST_BITS, Bank, fan_out, far_moves, found_in
+from hw.memory_map import PHASES, regions
+from hw.numbers import LEARN_W, PIXEL_FRAC
 from hw.pipeline import delay, spread
-from hw.schedule import Schedule
+from hw.program import LaneOp, NeuronOp, lane_fields, neuron_fields
+from hw.sequencer import Conductor, Sequencer, conditions, tables
 from hw.spike.lists import Frame
 from hw.spike.neurons import Neurons
-from hw.streams import neuron_word
-from hw.weight.lanes import Lanes, Sweep
+from hw.streams import own_word
+from hw.weight.lanes import Lanes
 from hw.weight.sweeper import Sweeper
+
+PHASE_OF_SWEEP = {LaneOp.FORWARD: "forward", LaneOp.BACKWARD: "backward"}  # the others change weights: "update"
+PHASE_OF_PASS = {NeuronOp.OUTPUT_ERROR: "backward", NeuronOp.HIDDEN_ERROR: "backward",
+                 NeuronOp.FINISH: "update"}  # the others: "neuron"  # fmt: skip
 
 
 class Core(wiring.Component):
-    """A network that infers and learns, behind two streams of host words (hw/host/command.py, hw/memory_map.py).
+    """Any network within the machine's capacity: it infers and learns, behind two streams of host words.
+
+    The words are those of hw/host/command.py and hw/memory_map.py.
 
     `busy` and `phase` (of memory_map.PHASES) tell what it is doing.
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, machine: Machine):
+        self.machine, self.far = machine, machine.wires.ends
+        self.command, self.registers = Command(machine), Registers(machine)
+        self.lane_table, self.neuron_table = tables(machine, lane_fields(machine), neuron_fields(machine))
+        self.lane_sequencer = Sequencer(machine, lane_fields(machine), late=2 * self.far)
+        self.neuron_sequencer = Sequencer(machine, neuron_fields(machine), late=2 * self.far)
+        self.conductor, self.sweeper, self.deltas = Conductor(), Sweeper(machine), DeltaLists(machine)
+        self.lanes, self.neurons = Lanes(machine), Neurons(machine)
+        self.frame = Frame(machine) if machine.holds_frames else None
+        self.record = None if machine.fixed else Bank(regions(machine)["network"], core_writes=False)
         super().__init__(
             {
                 "request": In(stream.Signature(HOST_BITS)),
@@ -40,137 +56,192 @@ class Core(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c = self.config
-        m.submodules.command = command = Command(c)
-        m.submodules.registers = registers = Registers(c)
-        m.submodules.schedule = schedule = Schedule(c)
-        m.submodules.sweeper = sweeper = Sweeper(c)
-        m.submodules.lanes = lanes = Lanes(c)
-        m.submodules.neurons = neurons = Neurons(c)
-        m.submodules.groups = groups = Groups(c)
-        frame = None
-        if c.static:
-            m.submodules.frame = frame = Frame(c)
-        fan_out(m, command.host, [registers, lanes, neurons] + ([frame] if frame else []), moves=1 + far_moves(c))
-
-        wiring.connect(m, wiring.flipped(self.request), command.request)
-        wiring.connect(m, command.reply, wiring.flipped(self.reply))
-        wiring.connect(m, sweeper.op, lanes.op)
-        wiring.connect(m, lanes.current, neurons.current)
-        wiring.connect(m, lanes.error, neurons.error)
-        if c.shared:
-            m.d.comb += lanes.reserve.eq(neurons.reserve)
-            for of_neurons, of_lanes in zip(neurons.mul, lanes.mul, strict=True):
-                wiring.connect(m, of_neurons, of_lanes)
-        m.d.comb += [self.busy.eq(schedule.busy | command.waiting), self.phase.eq(schedule.phase), command.idle.eq(schedule.idle)]
-        m.d.comb += command.busy.eq(delay(m, schedule.busy, c.weight_registers))
-        self._control(m, registers, schedule, sweeper, lanes, neurons)
-        self._deltas(m, schedule, neurons, groups, lanes, sweeper)
-        self._units(m, schedule, sweeper, neurons, frame)
-        self._count(m, registers, schedule, sweeper, lanes)
-        if c.parity:
-            m.d.comb += registers.damaged.eq(found_in([lanes, neurons] + ([frame] if frame else [])))
+        parts = ("command", "registers", "lane_table", "neuron_table", "lane_sequencer", "neuron_sequencer", "conductor",
+                 "sweeper", "deltas", "lanes", "neurons", "frame", "record")  # fmt: skip
+        for name in parts:
+            if getattr(self, name) is not None:
+                m.submodules[name] = getattr(self, name)
+        frames, records = ([part] if part else [] for part in (self.frame, self.record))
+        hosted = [self.registers, self.lanes, self.neurons, self.lane_table, self.neuron_table, *frames, *records]
+        fan_out(m, self.command.host, hosted, moves=1 + far_moves(self.machine))
+        wiring.connect(m, wiring.flipped(self.request), self.command.request)
+        wiring.connect(m, self.command.reply, wiring.flipped(self.reply))
+        self.lane_row, self.start_sweep = self._issue(m, self.lane_sequencer)
+        self.neuron_row, self.start_pass = self._issue(m, self.neuron_sequencer)
+        self._sequence(m)
+        self._settings(m)
+        self._sums(m)
+        self._deltas(m)
+        self._units(m)
+        self._observe(m)
+        if self.machine.parity:
+            loaded = [] if self.machine.fixed else [self.lane_table, self.neuron_table]
+            m.d.comb += self.registers.damaged.eq(found_in([self.lanes, self.neurons, *loaded, *frames]))
         return m
 
-    def _control(self, m: Module, registers, schedule, sweeper, lanes, neurons) -> None:
-        c = self.config
-        m.d.comb += [
-            schedule.run.eq(registers.run),
-            schedule.single.eq(registers.single),
-            schedule.learn.eq(registers.learn),
-            schedule.step.eq(registers.step),
-            schedule.sweeping.eq(delay(m, sweeper.busy | lanes.busy, c.weight_registers)),
-            schedule.passing.eq(delay(m, neurons.busy, c.weight_registers)),
-            sweeper.growing.eq(schedule.growing),
-            registers.step_done.eq(schedule.step_done),
-            registers.next_step.eq(schedule.next_step),
-            sweeper.start.eq(schedule.start_sweep),
-            sweeper.sweep.eq(schedule.sweep),
-            sweeper.layer.eq(schedule.sweep_layer),
-            lanes.sweep.eq(schedule.sweep),
-            lanes.operand.eq(sweeper.operand),
-            lanes.rate.eq(registers.rate_w),
-            lanes.next_random.eq(schedule.next_random),
-            lanes.random_write.eq(registers.rng_write),
-            lanes.random_data.eq(lanes.host.data_w),
-            registers.rng_value.eq(lanes.random),
-            registers.class_value.eq(neurons.winner),
-            neurons.start.eq(schedule.start_neurons),
-            neurons.kind.eq(schedule.kind),
-            neurons.layer.eq(schedule.neuron_layer),
-            neurons.update_alpha.eq(delay(m, schedule.update_alpha, c.weight_registers)),
-            neurons.current_start.eq(schedule.start_current),
-            neurons.current_layer.eq(schedule.sweep_layer),
-            *(getattr(neurons.settings, name).eq(getattr(registers, name)) for name in ("label", "learn", "rate_theta", "rate_alpha")),
-        ]
-        m.d.sync += [neurons.settings.first.eq(registers.step == 0), neurons.settings.final.eq(registers.step == c.steps - 1)]
+    def _issue(self, m: Module, sequencer: Sequencer) -> tuple:
+        """A sequencer's row as its unit sees it, and when it starts: over a long way a cycle later, from registers, as they are
+        faster than a block RAM."""
+        if not self.far:
+            return sequencer.row, sequencer.start
+        row = Signal.like(sequencer.row, reset_less=True)
+        with m.If(sequencer.start):
+            m.d.sync += row.eq(sequencer.row)
+        return row, delay(m, sequencer.start, 1)
 
-    def _deltas(self, m: Module, schedule, neurons, groups, lanes, sweeper) -> None:
-        """Deltas go to the lanes; the groups that have any are listed for the sweeper."""
-        c, far = self.config, self.config.weight_registers
-        static_first = (schedule.sweep_layer == 1) if c.static else 0  # its D is listed as layer 0
-        word = neurons.delta.payload.as_value()
-        for_groups, for_lanes = delay(m, word, far), groups.write_data
-        if far:  # those for the lanes from a register of their own, which may lie among them
-            (own,) = spread(m, word, 2 * far, 1)
-            m.d.comb += groups.nonzero.eq(delay(m, nonzero(neurons.delta.payload), far))
-            for_lanes = [neuron_word(c, c.delta.bits)(own).lane[lane % c.neuron_lanes] for lane in range(c.lanes)]
+    def _sequence(self, m: Module) -> None:
+        """The sequencers walk their programs, and each sees how far the other is."""
+        conductor, registers, far = self.conductor, self.registers, self.far
+        lanes, neurons, sweep, a_pass = self.lane_sequencer, self.neuron_sequencer, self.lane_row, self.neuron_row
+        batches = self.machine.capacity.batch > 1
+        full = registers.gathered == registers.last_sample if batches else Const(1)
+        holds, leaking = conditions(conductor, registers.learn, full), delay(m, self.neurons.leaking, far)
+        if batches:
+            m.d.comb += [self.neurons.settings.opens.eq(registers.gathered == 0), self.neurons.settings.full.eq(full)]
+        for sequencer, other, table in ((lanes, neurons, self.lane_table), (neurons, lanes, self.neuron_table)):
+            m.d.comb += [
+                table.index.eq(sequencer.index),
+                sequencer.row.eq(table.word),
+                sequencer.go.eq(conductor.go),
+                sequencer.holds.eq(holds),
+                sequencer.other.eq(other.position),
+            ]
         m.d.comb += [
-            groups.start.eq(schedule.start_groups),
-            groups.layer.eq(schedule.groups_layer),
-            groups.valid.eq(delay(m, neurons.delta.valid, far)),
-            groups.delta.eq(for_groups),
-            lanes.delta_write.eq(groups.write),
-            lanes.delta_row.eq(groups.write_row),
-            *(lanes.delta_data[lane].eq(for_lanes[lane]) for lane in range(c.lanes)),
-            groups.read_odd.eq(schedule.sweep_layer[0] & ~static_first),
-            groups.read_index.eq(sweeper.groups.index),
-            groups.read_enable.eq(sweeper.groups.enable),
-            sweeper.groups.entry.eq(groups.read_data),
-            sweeper.groups.length.eq(groups.length),
+            conductor.run.eq(registers.run),
+            conductor.single.eq(registers.single),
+            conductor.step.eq(registers.step),
+            conductor.last_step.eq(registers.last_step),
+            conductor.quiet.eq(lanes.idle & neurons.idle & ~leaking),
+            registers.step_done.eq(conductor.step_done),
+            registers.next_step.eq(conductor.next_step),
+            lanes.busy.eq(delay(m, self.sweeper.busy | self.lanes.busy, far)),
+            neurons.busy.eq(delay(m, self.neurons.busy, far)),
+            neurons.ready.eq((neurons.row.op != NeuronOp.LEAKAGE) | ~leaking),
+            self.sweeper.start.eq(self.start_sweep),
+            self.sweeper.row.eq(sweep),
+            self.sweeper.growing.eq(neurons.running & a_pass.listed & ~sweep.pixels & (a_pass.layer + 1 == sweep.layer)),
+            self.lanes.sweep.eq(sweep.op),
+            self.lanes.next_random.eq(lanes.ends & ((sweep.op == LaneOp.DESCEND) | (sweep.op == LaneOp.APPLY))),
+            self.neurons.start.eq(self.start_pass),
+            self.neurons.row.eq(a_pass),
+            self.neurons.sweep.eq(sweep),
+            self.neurons.current_start.eq(self.start_sweep & (sweep.op == LaneOp.FORWARD)),
         ]
+
+    def _settings(self, m: Module) -> None:
+        """Where settings go, and results come from."""
+        registers, lanes, neurons, conductor = self.registers, self.lanes, self.neurons, self.conductor
+        of_step = ("label", "learn", "rate_theta", "rate_alpha", *(["alpha_min"] if self.machine.lazy else []))
+        m.d.comb += [
+            self.command.idle.eq(conductor.idle),
+            self.command.busy.eq(delay(m, conductor.busy, self.far)),
+            lanes.rate.eq(registers.rate_w),
+            registers.class_value.eq(neurons.winner),
+            neurons.settings.first.eq(conductor.first),
+            neurons.settings.final.eq(conductor.final),
+            *(getattr(neurons.settings, name).eq(getattr(registers, name)) for name in of_step),
+        ]
+        if self.machine.stochastic:
+            m.d.comb += [
+                lanes.layer.eq(self.lane_row.layer),
+                lanes.by_chance.eq(registers.rounding),
+                lanes.random_write.eq(registers.rng_write),
+                lanes.random_data.eq(lanes.host.data_w),
+                registers.rng_value.eq(lanes.random),
+            ]
+
+    def _sums(self, m: Module) -> None:
+        """Rows go to the lanes; currents and errors to the neurons."""
+        wiring.connect(m, self.sweeper.op, self.lanes.op)
+        wiring.connect(m, self.lanes.current, self.neurons.current)
+        wiring.connect(m, self.lanes.error, self.neurons.error)
+        m.d.comb += self.lanes.operand.eq(self.sweeper.operand)
+        if self.machine.both_ways:
+            wiring.connect(m, self.lanes.single_current, self.neurons.single_current)
+            wiring.connect(m, self.lanes.error_words, self.neurons.error_words)
+            m.d.comb += self.lanes.turned.eq(self.lane_row.turned)
+        if self.machine.shared:
+            m.d.comb += self.lanes.reserve.eq(self.neurons.reserve)
+            for of_neurons, of_lanes in zip(self.neurons.mul, self.lanes.mul, strict=True):
+                wiring.connect(m, of_neurons, of_lanes)
+
+    def _deltas(self, m: Module) -> None:
+        """Deltas, spikes and traces go to the lanes; what has a delta is listed for the sweeper."""
+        c, far, neurons, deltas, lanes, sweeper = self.machine, self.far, self.neurons, self.deltas, self.lanes, self.sweeper
+        row, own = self.neuron_row, neurons.own.payload.as_value()
+        word, for_lanes = delay(m, own, far), delay(m, own, far)
+        if far:  # those for the lanes from a register of their own, which may lie among them
+            (for_lanes,) = spread(m, own, 2 * far, 1)
+            m.d.comb += deltas.nonzero.eq(delay(m, nonzero(neurons.own.payload), far))
+        dealt = own_word(c)(for_lanes)
+        m.d.comb += [
+            deltas.start.eq(self.start_pass & starts(row)),
+            deltas.row.eq(row),
+            deltas.valid.eq(delay(m, neurons.own.valid, far)),
+            deltas.word.eq(word),
+            lanes.own_write.eq(deltas.write),
+            lanes.own_row.eq(deltas.write_row),
+            deltas.read_odd.eq(self.lane_row.odd),
+            deltas.read_index.eq(sweeper.groups.index),
+            deltas.read_enable.eq(sweeper.groups.enable),
+            sweeper.groups.entry.eq(deltas.read_data),
+            sweeper.groups.length.eq(deltas.length),
+        ]
+        for lane in range(c.lanes):
+            q = lane % c.neuron_lanes
+            m.d.comb += lanes.own_data[lane].eq(Cat(dealt.lane[q], dealt.spike[q]) if c.both_ways else dealt.lane[q])
         if c.lazy:
             gathers = Signal()
-            m.d.sync += gathers.eq(((schedule.learn & LEARN_W) != 0) & (schedule.step != 0))
+            m.d.sync += gathers.eq(((self.registers.learn & LEARN_W) != 0) & (self.registers.step != 0))
             sums = [delay(m, of_lane, 2 * far) for of_lane in neurons.lane_sum]
             m.d.comb += [
                 lanes.gathers.eq(gathers),
-                lanes.sum_write.eq(delay(m, groups.write, neurons.SUM_DELAY)),
-                lanes.sum_row.eq(delay(m, groups.write_row, neurons.SUM_DELAY)),
+                lanes.sum_write.eq(delay(m, deltas.write, neurons.SUM_DELAY)),
+                lanes.sum_row.eq(delay(m, deltas.write_row, neurons.SUM_DELAY)),
                 *(lanes.sum_data[lane].eq(sums[lane % c.neuron_lanes]) for lane in range(c.lanes)),
             ]
 
-    def _units(self, m: Module, schedule, sweeper, neurons, frame) -> None:
+    def _units(self, m: Module) -> None:
         """The inputs of a sweep: listed spikes (FORWARD), listed traces (updates), or the pixels of a frame (layer 1)."""
-        forward, units = schedule.sweep == Sweep.FORWARD, sweeper.units
-        pixels = schedule.sweep_layer == 1 if frame else Const(0)
-        spikes_known, pixels_known = (delay(m, known, self.config.weight_registers) for known in (forward, pixels))
+        row, units, neurons, frame = self.lane_row, self.sweeper.units, self.neurons, self.frame
+        forward, pixels = row.op == LaneOp.FORWARD, row.pixels if frame else Const(0)
+        spikes_known, pixels_known = (delay(m, known, self.far) for known in (forward, pixels))
         m.d.comb += [
-            neurons.list_layer.eq(schedule.sweep_layer - 1),
             neurons.list_index.eq(units.index),
             neurons.list_enable.eq(units.enable),
             units.unit.eq(Mux(spikes_known, neurons.spike_unit, neurons.trace_unit)),
             units.length.eq(Mux(forward, neurons.spike_count, neurons.trace_count)),
             units.value.eq(1 << PIXEL_FRAC),
-            sweeper.trace.eq(neurons.trace),
+            self.sweeper.trace.eq(neurons.trace),
+            *([self.sweeper.value.eq(neurons.value)] if self.machine.capacity.values else []),
         ]
         if frame:
-            m.d.comb += [frame.read_index.eq(units.index), frame.read_enable.eq(units.enable)]
+            m.d.comb += [
+                frame.read_index.eq(units.index),
+                frame.read_enable.eq(units.enable),
+                self.registers.frame_length_value.eq(frame.length),
+            ]
             with m.If(pixels):
                 m.d.comb += units.length.eq(frame.length)
             with m.If(pixels_known):
                 m.d.comb += [units.unit.eq(frame.index), units.value.eq(frame.value)]
 
-    def _count(self, m: Module, registers, schedule, sweeper, lanes) -> None:
-        c = self.config
-        dense = Array([0, *(c.sizes[l] * c.sizes[l - 1] for l in c.layers)])
-        frame_length = Signal(16)
-        if c.static:
-            m.d.comb += frame_length.eq(m.submodules.frame.length)
+    def _observe(self, m: Module) -> None:
+        """What a host sees of the work: the phase, which is what the lanes do or what they wait for, and the operations done."""
+        phase, counted = Signal.like(self.phase), Mux(self.lanes.op.valid & self.lanes.op.ready, self.sweeper.counted, 0)
+        of_sweep, of_pass = Signal.like(phase, name="of_sweep"), Signal.like(phase, name="of_pass")
+        for of, op, names, others in ((of_sweep, self.lane_row.op, PHASE_OF_SWEEP, "update"),
+                                      (of_pass, self.neuron_row.op, PHASE_OF_PASS, "neuron")):  # fmt: skip
+            m.d.comb += of.eq(PHASES.index(others))
+            with m.Switch(op):
+                for value, name in names.items():
+                    with m.Case(value):
+                        m.d.comb += of.eq(PHASES.index(name))
+        m.d.sync += phase.eq(Mux(self.lane_sequencer.running, of_sweep, of_pass))
         m.d.comb += [
-            registers.busy.eq(schedule.busy),
-            registers.phase.eq(schedule.phase),
-            registers.counted.eq(delay(m, Mux(lanes.op.valid & lanes.op.ready, sweeper.counted, 0), c.weight_registers)),
-            registers.dense.eq(Mux(schedule.start_sweep, dense[schedule.sweep_layer], 0)),
-            registers.frame_length_value.eq(frame_length),
+            self.busy.eq(self.conductor.busy | self.command.waiting),
+            self.phase.eq(phase),
+            self.registers.busy.eq(self.conductor.busy),
+            self.registers.phase.eq(phase),
+            self.registers.counted.eq(delay(m, counted, self.far)),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import C, Cat, Mux, Value
 
-from hw.config import Q
+from hw.numbers import Q
 
 
 def saturate(v: Value, q: Q) -> Value:

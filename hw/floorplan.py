@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from boards.board import Chip
-from hw.config import NEURON_MULTIPLIERS, Config
+from hw.machine import Machine
+from hw.numbers import NEURON_MULTIPLIERS
 
 CORE = "top.device.device.core"
 """Path of the core in a board's design."""
 
 
-def multiplier_sites(c: Config, chip: Chip) -> dict[str, str]:
-    """nextpnr's site (BEL) of every multiplier of the core by its module. None (the placer is left alone) if the lanes do not lie all over the chip, if its
-    sites are unknown, or if they are too few: those of the neurons lie in the middle of the middle row, and so do the neurons.
+def multiplier_sites(c: Machine, chip: Chip) -> dict[str, str]:
+    """nextpnr's site (BEL) of every multiplier of the core, by its module.
 
-    The lanes go to and fro through the rows, so that neighbours in number are neighbours on the chip. The placer, left alone, minimises the wires of the
-    logic first and takes for the multipliers what is left then: on the LFE5U-85F, where they stand in three rows, a quarter of 100 lanes had theirs more
-    than 25 tiles away, and some across the chip.
+    There are none (the placer is left alone) if the lanes do not lie all over the chip, if the chip's sites are unknown, or if
+    they are too few. The neurons and their multipliers lie in the middle of the middle row. The lanes go to and fro through the
+    rows, so that neighbours in number are neighbours on the chip.
+
+    The placer, left alone, minimises the wires of the logic first, and gives the multipliers the sites that are left then. On
+    the LFE5U-85F, where they stand in three rows, a quarter of 100 lanes had theirs more than 25 tiles away, and some across
+    the chip.
     """
     needed, width = c.neuron_lanes * NEURON_MULTIPLIERS, len(chip.dsp_columns)
-    if not c.lanes_all_over or needed > width or c.lanes + needed > width * len(chip.dsp_rows):
+    if not c.wires.tree or needed > width or c.lanes + needed > width * len(chip.dsp_rows):
         return {}
     rows = {y: [f"X{x}/Y{y}/MULT18_{z}" for x, z in chip.dsp_columns] for y in chip.dsp_rows}
     middle, first = sorted(rows)[len(rows) // 2], (width - needed) // 2
@@ -31,4 +35,5 @@ def multiplier_sites(c: Config, chip: Chip) -> dict[str, str]:
         count = min(len(row), left, max(round(c.lanes * share), left - behind))
         of_lanes += [row[k * len(row) // count] for k in range(count)]
     sites = {f"{CORE}.lanes.mul_{lane}": site for lane, site in enumerate(of_lanes)}
-    return sites | {f"{CORE}.neurons.mul_{k // NEURON_MULTIPLIERS}_{k % NEURON_MULTIPLIERS}": site for k, site in enumerate(neurons)}
+    middle_ones = {f"{CORE}.neurons.mul_{k // NEURON_MULTIPLIERS}_{k % NEURON_MULTIPLIERS}": site for k, site in enumerate(neurons)}
+    return sites | middle_ones

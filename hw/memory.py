@@ -11,8 +11,9 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import LANE_BITS, ROW_BITS, Config, ceil_log2
-from hw.memory_map import DAMAGED_BITS, Region
+from hw.machine import Machine
+from hw.memory_map import DAMAGED_BITS, LANE_BITS, REGION_BITS, ROW_BITS, Region
+from hw.numbers import ceil_log2
 from hw.pipeline import NEAR, NEXT, delay, spread
 
 HOST_BITS = 32
@@ -23,8 +24,9 @@ COLLISION_IS_FREE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 class HostBus(wiring.Signature):
     """How the host reaches a memory, seen from the memory.
 
-    `hosting` is high while the core is idle and the host owns every memory. A write takes effect at once. A read answers in `data_r`
-    one move after its address; `enable` moves it, and is high in every pass of the core. Behind `far_buses` all of this is some cycles later.
+    `hosting` is high while the core is idle and the host owns every memory. A write takes effect at once. A read answers in
+    `data_r` one move after its address; `enable` moves it, and is high in every pass of the core. Behind `far_buses` all of
+    this is some cycles later.
     """
 
     def __init__(self) -> None:
@@ -32,7 +34,7 @@ class HostBus(wiring.Signature):
             {
                 "hosting": Out(1),
                 "enable": Out(1, init=1),
-                "region": Out(8),
+                "region": Out(REGION_BITS),
                 "lane": Out(LANE_BITS),
                 "row": Out(ROW_BITS),
                 "write": Out(1),
@@ -58,8 +60,9 @@ def later(m: Module, host, value: Value, moves: int) -> Value:
 
 
 def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
-    """Give every member the host's bus and OR their answers (a member that is not meant answers 0), all of them `moves` moves later,
-    which breaks the long way from the memories to the host. Of these a member may have taken some itself, by its `answer_moves`.
+    """Give every member the host's bus, and OR their answers `moves` moves later. A member that is not meant answers 0.
+
+    The moves break the long way from the memories to the host. A member may have taken some of them itself (`answer_moves`).
     """
     answer: Value = Const(0, HOST_BITS)
     for member in members:
@@ -68,13 +71,15 @@ def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
     m.d.comb += host.data_r.eq(answer)
 
 
-def far_moves(config: Config) -> int:
+def far_moves(machine: Machine) -> int:
     """Registers on the host's way to memories that lie far apart and back: in the bus (`relay`), then those of `LaneBanks`."""
-    return 1 + lane_moves(config.lane_registers, config.lanes) if config.weight_registers else 0
+    return 1 + lane_moves(machine.wires.tree, machine.lanes) if machine.wires.ends else 0
 
 
 def lane_moves(registers: int, lanes: int) -> int:
-    """Registers on the host's way to the lanes and back, where neighbours answer together, then NEXT such, until it is one answer."""
+    """Registers on the host's way to the lanes and back.
+
+    At each level NEXT answers become one, at the first level the answers of NEAR lanes."""
     answers, levels = -(-lanes // NEAR), 1
     while answers > 1:
         answers, levels = -(-answers // NEXT), levels + 1
@@ -82,7 +87,7 @@ def lane_moves(registers: int, lanes: int) -> int:
 
 
 def far_buses(m: Module, host, cycles: int, lanes: int, near: int = NEAR) -> list:
-    """The host's bus some cycles later, one for every `near` lanes (`spread`); they never stop. What they answer is for the caller."""
+    """The host's bus some cycles later, one for every `near` lanes (`spread`); they never stop. The caller collects the answers."""
     names = [name for name, member in HostBus().members.items() if member.flow == Out and name != "enable"]
     ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes, near=near)[::near]
     buses = [HostBus().create() for _ in ends]
@@ -98,16 +103,16 @@ def relay(m: Module, host):
     return far
 
 
-def damaged(config: Config) -> dict[str, wiring.Member]:
+def damaged(machine: Machine) -> dict[str, wiring.Member]:
     """The member by which a block with memories tells which of them have a wrong word; none without parity."""
-    return {"damaged": Out(DAMAGED_BITS)} if config.parity else {}
+    return {"damaged": Out(DAMAGED_BITS)} if machine.parity else {}
 
 
 def found_in(members: Iterable) -> Value:
     """A bit for each memory, by its number, of which a member (a bank, or a block with banks) found a wrong word."""
     found: Value = Const(0, DAMAGED_BITS)
     for member in members:
-        found = found | (member.damaged << member.region.number if hasattr(member, "region") else member.damaged)
+        found = found | (member.damaged << member.region.number if len(member.damaged) == 1 else member.damaged)
     return found[:DAMAGED_BITS]
 
 
@@ -130,14 +135,14 @@ class Bank(wiring.Component):
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
     Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
     (`core_writes`).
-    With `region.parity` a word has one bit more, which makes the number of its ones even; `damaged` is high in the cycle after that in which a word
-    with an odd number of ones came out.
+    With `region.parity` a word has one bit more, which makes the number of its ones even. A word with an odd number of ones
+    makes `damaged` high in the cycle after it came out.
 
     Timing:   latency 1 cycle, holds while `read_enable` is low
     """
 
-    def __init__(self, region: Region, *, lane: int | None = None, host_reads: bool = True, host_writes: bool = True, core_writes: bool = True,
-                 far: bool = False):  # fmt: skip
+    def __init__(self, region: Region, *, lane: int | None = None, host_reads: bool = True, host_writes: bool = True,
+                 core_writes: bool = True, far: bool = False):  # fmt: skip
         self.region, self.lane, self.far = region, lane, far
         self.host_reads, self.host_writes, self.core_writes = host_reads, host_writes, core_writes
         self.address_bits = max(1, ceil_log2(region.depth))
@@ -194,11 +199,9 @@ class Bank(wiring.Component):
         return m
 
 
-def a_word_each(region: Region, addresses: int = 1) -> dict[str, wiring.Member]:
-    """Members of a memory that is read in all lanes, and written in those that have a bit in `write`: at one address, or each lane at its own."""
+def a_word_each(region: Region) -> dict[str, wiring.Member]:
+    """Members of a memory that is read in all lanes at one address, and written in those lanes that have a bit in `write`."""
     address = In(max(1, ceil_log2(region.depth)))
-    if addresses > 1:
-        address = address.array(addresses)
     return {
         "host": In(HostBus()),
         "read_address": address,
@@ -210,28 +213,32 @@ def a_word_each(region: Region, addresses: int = 1) -> dict[str, wiring.Member]:
 
 
 class LaneBanks(wiring.Component):
-    """A `Bank` in every lane, read at one address, or each at its own (`addresses`); `write` has a bit a lane. Where memories lie far apart
-    there are `registers` before them, and some more in the way of the host's answers. Without `hosted` the host does not reach it. With `together`
-    all lanes are written or none.
+    """A `Bank` in every lane, read at one address; `write` has a bit a lane.
+
+    Where memories lie far apart there are `registers` before them, and some more in the way of the host's answers. Without
+    `hosted` the host does not reach it. With `together` all lanes are written or none.
 
     Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, registers: int = 0, *, addresses: int = 1, hosted: bool = True, together: bool = False):
-        self.region, self.registers, self.addresses, self.hosted, self.together = region, registers, addresses, hosted, together
+    def __init__(self, region: Region, registers: int = 0, *, hosted: bool = True, together: bool = False):
+        self.region, self.registers, self.hosted, self.together = region, registers, hosted, together
         self.answer_moves = lane_moves(registers, region.lanes)
-        super().__init__(a_word_each(region, addresses) | ({"damaged": Out(1)} if region.parity else {}))
+        super().__init__(a_word_each(region) | ({"damaged": Out(1)} if region.parity else {}))
 
     def elaborate(self, platform) -> Module:
         m = Module()
         access = {} if self.hosted else {"host_reads": False, "host_writes": False}
         numbers = [lane if self.region.lanes > 1 else None for lane in range(self.region.lanes)]
         banks = [Bank(self.region, lane=lane, far=self.registers > 0, **access) for lane in numbers]
-        read, write = self._addresses(m, self.read_address), self._addresses(m, self.write_address)
+        read, write = (spread(m, address, self.registers, len(banks)) for address in (self.read_address, self.write_address))
         own = lambda value: spread(m, value, self.registers, 1)[0]  # noqa: E731
-        writes = spread(m, self.write[0], self.registers, len(banks)) if self.together and self.registers else [own(bit) for bit in self.write]
+        if self.together and self.registers:
+            writes = spread(m, self.write[0], self.registers, len(banks))
+        else:
+            writes = [own(bit) for bit in self.write]
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [
@@ -248,12 +255,6 @@ class LaneBanks(wiring.Component):
         if self.region.parity:
             m.d.comb += self.damaged.eq(Cat(bank.damaged for bank in banks).any())
         return m
-
-    def _addresses(self, m: Module, address) -> list:
-        """An address for every lane."""
-        if self.addresses > 1:
-            return [delay(m, of_lane, self.registers) for of_lane in address]
-        return spread(m, address, self.registers, self.region.lanes)
 
     def _answer_from_afar(self, m: Module, banks: list) -> None:
         """Neighbours share a bus of the host and answer together (`lane_moves`)."""
@@ -293,7 +294,11 @@ class SpramBanks(wiring.Component):
         if self.pauses:
             m.d.comb += read.eq(~self.write.any() & self.read_enable)
         for lane in range(lanes):
-            m.d.comb += [writes[lane].eq(self.write[lane]), data[lane].eq(self.write_data[lane]), self.read_data[lane].eq(out[lane])]
+            m.d.comb += [
+                writes[lane].eq(self.write[lane]),
+                data[lane].eq(self.write_data[lane]),
+                self.read_data[lane].eq(out[lane]),
+            ]
         with m.If(host.hosting):
             m.d.comb += [address.eq(host.row), read.eq(host.enable & ~host.write)]
             for lane in range(lanes):
@@ -341,7 +346,7 @@ class SpramBanks(wiring.Component):
 
 
 class WideBanks(wiring.Component):
-    """As LaneBanks, but one memory, in which the lanes' words stand side by side: fewer block RAMs where words are short and rows are few.
+    """As LaneBanks, but one memory with the lanes' words side by side: fewer block RAMs where words are short and rows are few.
 
     Timing:   latency 1 cycle
     """
@@ -367,7 +372,8 @@ class WideBanks(wiring.Component):
             host.data_r.eq(answer),
             writer.addr.eq(Mux(host.hosting, host.row, self.write_address)),
             writer.en.eq(Mux(host.hosting, Cat(host.write & select.meant for select in selects), self.write)),
-            *(writer.data[lane * bits : (lane + 1) * bits].eq(Mux(host.hosting, host.data_w, self.write_data[lane])) for lane in lanes),
+            *(writer.data[lane * bits : (lane + 1) * bits].eq(Mux(host.hosting, host.data_w, self.write_data[lane]))
+              for lane in lanes),
             *(self.read_data[lane].eq(words[lane] ^ collided[lane].replicate(bits)) for lane in lanes),
         ]
         if platform is None:  # what is read of a word being written may be anything

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import ceil_log2
+from hw.numbers import ceil_log2
 
 NEAR = 8
 """Lanes that one register reaches, where they lie far apart (`spread`)."""
@@ -55,10 +55,11 @@ def delay(m: Module, value: Value, cycles: int) -> Value:
 
 
 def spread(m: Module, value: Value, cycles: int, lanes: int, *, near: int = NEAR, init: int | None = None) -> list[Value]:
-    """`value` as it was some cycles ago, for every lane, by a tree of registers, of which `near` lanes share the last and each reaches NEXT further ones.
+    """`value` as it was some cycles ago, for every lane, by a tree of registers.
 
-    A wire across a large chip takes a cycle of its own. The registers are alike, and so that synthesis does not make them one again they are kept apart
-    (`KEEP_APART`). With `init` they begin with that value, and a reset puts it into the first.
+    `near` lanes share a register at the leaves; every other register reaches NEXT further ones. A wire across a large chip takes a
+    cycle of its own. The registers are alike, and are kept apart (`KEEP_APART`) so that synthesis does not make them one again.
+    With `init` they begin with that value, and a reset puts it into the first.
     """
     ends, reach, start = [value], lanes, init or 0
     for level in reversed(range(cycles)):
@@ -95,8 +96,27 @@ class DelayLine(wiring.Component):
         return m
 
 
+class StreamRegister(wiring.Component):
+    """A stream, a cycle later."""
+
+    def __init__(self, shape: int):
+        self.shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        valid, payload = Signal(), Signal(self.shape, reset_less=True)
+        m.d.comb += [self.o.valid.eq(valid), self.o.payload.eq(payload), self.i.ready.eq(~valid | self.o.ready)]
+        with m.If(self.i.ready):
+            m.d.sync += [valid.eq(self.i.valid), payload.eq(self.i.payload)]
+        return m
+
+
 class MulPort(wiring.Signature):
-    """What a block needs of a multiplier: it drives `a`, `b`, `en` and gets a * b + c two moves later; `c` is constant in a pass."""
+    """What a block needs of a multiplier. The block drives `a`, `b`, `en` and gets a * b + c two moves later.
+
+    `c` is constant in a pass.
+    """
 
     def __init__(self, a: int, b: int):
         super().__init__({"a": Out(signed(a)), "b": Out(signed(b)), "c": Out(a + b - 2), "en": Out(1), "p": In(signed(a + b))})
@@ -105,7 +125,8 @@ class MulPort(wiring.Signature):
 class Multiplier(wiring.Component):
     """p = a * b + c, exact (a product is at most 2**(bits - 2), and so is c).
 
-    Timing:   latency 2 cycles (operands and product are registered, inside the DSP block where there is one); holds while `en` is low.
+    Timing:   latency 2 cycles (operands and product are registered, inside the DSP block where there is one);
+              holds while `en` is low.
     """
 
     def __init__(self, a: int, b: int):

@@ -14,7 +14,7 @@ from amaranth.lib import io
 from amaranth.lib.cdc import FFSynchronizer
 
 from boards.board import Board
-from hw.config import ceil_log2
+from hw.numbers import ceil_log2
 
 TOLERANCE = 0.001  # relative: the target itself is wanted, not a frequency near it
 RESET_SECONDS = 15e-6  # iCE40 block RAM reads as zeros for some 3 us after configuration

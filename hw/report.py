@@ -70,10 +70,14 @@ def fmax(log: str, target: float) -> float:
 
 
 def critical_path(log: str, target: float) -> dict[str, Any]:
-    """What limits the clock constrained to `target` Hz, after routing: the registers or memories at both ends of the longest path, as far as they
-    still have a name, and its nanoseconds in `logic` and in `routing`. BuildError if the log does not have it."""
+    """What limits the clock constrained to `target` Hz, after routing.
+
+    The registers or memories at both ends of the longest path, as far as they still have a name, and its nanoseconds in `logic` and
+    in `routing`. BuildError if the log does not have it.
+    """
     names = [name for name, _, wanted in _clocks(log) if abs(float(wanted) * 1e6 / target - 1) < CLOCK_TOLERANCE]
-    paths = [part for part in re.split(r"^Info: Critical path report for ", log, flags=re.MULTILINE) if names and part.startswith(f"clock '{names[-1]}'")]
+    parts = re.split(r"^Info: Critical path report for ", log, flags=re.MULTILINE)
+    paths = [part for part in parts if names and part.startswith(f"clock '{names[-1]}'")]
     steps = paths[-1] if paths else ""
     sources, sinks = re.findall(r" Source (\S+)", steps), re.findall(r" Sink (\S+)", steps)
     spent = re.search(r"([\d.]+) ns logic, ([\d.]+) ns routing", steps)
@@ -100,7 +104,9 @@ def as_text(report: dict[str, Any], family: Family) -> str:
         f"{'clock':<10} {report['fmax_mhz']:.2f} MHz reached, {report['target_mhz']:.2f} MHz wanted",
     ]
     path = report["critical_path"]
-    lines.append(f"{'limited by':<10} {path['from']} -> {path['to']}: {path['logic_ns']:.1f} ns logic, {path['routing_ns']:.1f} ns routing")
+    lines.append(
+        f"{'limited by':<10} {path['from']} -> {path['to']}: {path['logic_ns']:.1f} ns logic, {path['routing_ns']:.1f} ns routing"
+    )
     for resource, figure in report["resources"].items():
         if figure["available"]:
             share = 100 * figure["used"] / figure["available"]

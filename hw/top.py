@@ -5,22 +5,23 @@ from amaranth.lib import io, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from boards.board import Board
-from hw.config import Config
 from hw.host.boot import FLASH
 from hw.host.command import Command
 from hw.host.link import Endpoint
 from hw.host.protocol import Link
 from hw.host.stored import Stored
 from hw.host.uart import UARTReceiver, UARTTransmitter, divisor
+from hw.machine import Machine
 from hw.memory import HostBus
 from hw.pll import Clocking
 
 LIGHTS = ("configured", "alive", "busy", "error")
-"""What a board's LEDs show: the bitstream runs (and has loaded what is stored), a host has a session, the core works, a frame was dropped or illegal."""
+"""What a board's LEDs show, in this order: the bitstream runs (and has loaded what is stored), a host has a session, the core
+works, a frame was dropped or illegal."""
 
 
 class Pins(wiring.Component):
-    """The board's pins that a design uses: serial line from and to the host, LEDs, and those of its SPI flash if it is `with_flash`."""
+    """The board's pins that a design uses: serial line from and to the host, LEDs, and those of its SPI flash if `with_flash`."""
 
     rx: Out(1)
     tx: In(1)
@@ -56,13 +57,16 @@ class Pins(wiring.Component):
 
 
 class Device(wiring.Component):
-    """A core behind its link: bytes from and to the host, and where a network is `stored` the pins of that flash. `quiet`: nothing is under way."""
+    """A core behind its link: bytes from and to the host, and the pins of the flash if a network is `stored` there.
 
-    def __init__(self, config: Config, link: Link, stored: Stored | None = None):
+    `quiet`: nothing is under way.
+    """
+
+    def __init__(self, machine: Machine, link: Link, stored: Stored | None = None):
         from hw.core import Core
 
         self.stored = stored
-        self.endpoint, self.core = Endpoint(config, link, stored), Core(config)
+        self.endpoint, self.core = Endpoint(machine, link, stored), Core(machine)
         super().__init__(
             {
                 "i": In(stream.Signature(8)),
@@ -95,8 +99,8 @@ class Device(wiring.Component):
 class SerialDevice(wiring.Component):
     """The same behind a UART of `link.baud` at a clock of `link.clock`."""
 
-    def __init__(self, config: Config, link: Link, stored: Stored | None = None):
-        self.device = Device(config, link, stored)
+    def __init__(self, machine: Machine, link: Link, stored: Stored | None = None):
+        self.device = Device(machine, link, stored)
         self.cycles_per_bit = divisor(link.clock, link.baud)
         pins = {"rx": In(1), "tx": Out(1), "lights": Out(len(LIGHTS)), "quiet": Out(1)}
         super().__init__(pins | ({"flash": Out(FLASH)} if stored else {}))
@@ -123,21 +127,24 @@ class SerialDevice(wiring.Component):
 class HostPort(wiring.Component):
     """UART, link and commands as one block, to see what they cost: all between the pins of the line and the bus of the memories."""
 
-    def __init__(self, config: Config, link: Link):
-        self.config, self.link = config, link
-        super().__init__({"rx": In(1), "tx": Out(1), "open": Out(1), "error": Out(1), "busy": In(1), "idle": In(1), "host": Out(HostBus())})
+    def __init__(self, machine: Machine, link: Link):
+        self.machine, self.link = machine, link
+        super().__init__(
+            {"rx": In(1), "tx": Out(1), "open": Out(1), "error": Out(1), "busy": In(1), "idle": In(1), "host": Out(HostBus())}
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         cycles = divisor(self.link.clock, self.link.baud)
         m.submodules.receiver, m.submodules.transmitter = receiver, transmitter = UARTReceiver(cycles), UARTTransmitter(cycles)
-        m.submodules.endpoint, m.submodules.command = endpoint, command = Endpoint(self.config, self.link), Command(self.config)
+        m.submodules.endpoint, m.submodules.command = endpoint, command = Endpoint(self.machine, self.link), Command(self.machine)
         connect(m, receiver.o, endpoint.i)
         connect(m, endpoint.o, transmitter.i)
         connect(m, endpoint.request, command.request)
         connect(m, command.reply, endpoint.reply)
         connect(m, command.host, flipped(self.host))
-        m.d.comb += [receiver.rx.eq(self.rx), endpoint.damaged.eq(receiver.error), command.busy.eq(self.busy), command.idle.eq(self.idle)]
+        m.d.comb += [receiver.rx.eq(self.rx), endpoint.damaged.eq(receiver.error)]
+        m.d.comb += [command.busy.eq(self.busy), command.idle.eq(self.idle)]
         m.d.comb += [self.tx.eq(transmitter.tx), self.open.eq(endpoint.open), self.error.eq(endpoint.error)]
         return m
 
@@ -145,10 +152,10 @@ class HostPort(wiring.Component):
 class Top(Elaboratable):
     """Host port and core at the board's clock; the LEDs show LIGHTS. A board with a flash loads the network stored there."""
 
-    def __init__(self, config: Config, board: Board):
-        stored = board.stored(config)
+    def __init__(self, machine: Machine, board: Board):
+        stored = board.stored(machine)
         self.clocking, self.pins = Clocking(board), Pins(board, with_flash=stored is not None)
-        self.device = SerialDevice(config, board.link, stored)
+        self.device = SerialDevice(machine, board.link, stored)
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -6,37 +6,40 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
 from hw.fixed import floor_shift, rounding, saturate
+from hw.machine import Machine
 from hw.memory import Bank, HostBus, damaged, fan_out, found_in
 from hw.memory_map import regions
+from hw.numbers import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC
 from hw.pipeline import Pipe, drive
 from hw.streams import delta_in, delta_out, mul_port
 
 
 class Delta(wiring.Component):
-    """delta = error * phi(U - theta), one neuron a word; holds the two loadable tables, which the host writes and (`host_reads`) reads.
+    """delta = error * phi(U - theta), one neuron a word.
+
+    It holds the two loadable tables, which the host writes and (`host_reads`) reads.
 
     Numerics: docs/numerics.md, "Learning in that step", the lines of e, v, phi and delta
     Timing:   latency 5 cycles, one word a cycle, holds while `o.ready` is low; uses `mul[0]`
     Golden:   sw/golden/error/output.py and delta.py, equal in every bit
     """
 
-    def __init__(self, config: Config, host_reads: bool = True):
-        self.config, self.host_reads = config, host_reads
+    def __init__(self, machine: Machine, host_reads: bool = True):
+        self.machine, self.host_reads = machine, host_reads
         super().__init__(
             {
-                "i": In(stream.Signature(delta_in(config))),
-                "o": Out(stream.Signature(delta_out(config))),
-                "mul": Out(mul_port(config)).array(1),
+                "i": In(stream.Signature(delta_in(machine))),
+                "o": Out(stream.Signature(delta_out(machine))),
+                "mul": Out(mul_port(machine)).array(1),
                 "host": In(HostBus()),
             }
-            | damaged(config)
+            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c, i, o = self.config, self.i.p, self.o.p
+        c, i, o = self.machine, self.i.p, self.o.p
         region = regions(c)
         m.submodules.table = table = Bank(region["error_table"], host_reads=self.host_reads, core_writes=False)
         m.submodules.surrogate = surrogate = Bank(region["surrogate"], host_reads=self.host_reads, core_writes=False)

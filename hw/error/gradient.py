@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
 from hw.fixed import floor_shift, rounding, saturate
+from hw.machine import Machine
 from hw.pipeline import Pipe, drive
 from hw.streams import gradient_in, gradient_out, mul_port
 
@@ -20,19 +20,19 @@ class Gradient(wiring.Component):
     Golden:   sw/golden/error/delta.py, equal in every bit
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, machine: Machine):
+        self.machine = machine
         super().__init__(
             {
-                "i": In(stream.Signature(gradient_in(config))),
-                "o": Out(stream.Signature(gradient_out(config))),
-                "mul": Out(mul_port(config)).array(3),
+                "i": In(stream.Signature(gradient_in(machine))),
+                "o": Out(stream.Signature(gradient_out(machine))),
+                "mul": Out(mul_port(machine)).array(3),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c, i, o = self.config, self.i.p, self.o.p
+        c, i, o = self.machine, self.i.p, self.o.p
         pipe = Pipe(m, self.i, self.o, latency=3)
         m.d.comb += [
             drive(self.mul[0], i.delta, saturate(i.theta_trace - c.trace.one, c.trace), pipe.en, rounding(c.weight_grad_shift)),
@@ -54,7 +54,7 @@ class Gradient(wiring.Component):
         return m
 
     def _sums(self, m: Module, pipe: Pipe) -> None:
-        c, i, o = self.config, self.i.p, self.o.p
+        c, i, o = self.machine, self.i.p, self.o.p
         total = saturate(Mux(i.first, 0, i.delta_sum).as_signed() + (i.delta << (c.grad.f - c.delta.f)), c.grad)
         m.d.comb += drive(self.mul[2], i.reciprocal, total, pipe.en, rounding(c.alpha_frac))
         grown = saturate(floor_shift(self.mul[2].p, c.alpha_frac), c.grad)

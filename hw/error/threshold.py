@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
 from hw.fixed import halves, minus_halves, saturate
+from hw.machine import Machine
 from hw.pipeline import Pipe
 from hw.streams import threshold_in, threshold_out
 
@@ -20,13 +20,13 @@ class Threshold(wiring.Component):
     Golden:   sw/golden/error/descent.py, equal in every bit
     """
 
-    def __init__(self, config: Config):
-        self.config = config
-        super().__init__({"i": In(stream.Signature(threshold_in(config))), "o": Out(stream.Signature(threshold_out(config)))})
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        super().__init__({"i": In(stream.Signature(threshold_in(machine))), "o": Out(stream.Signature(threshold_out(machine)))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c, i, o = self.config, self.i.p, self.o.p
+        c, i, o = self.machine, self.i.p, self.o.p
         pipe = Pipe(m, self.i, self.o, latency=2)
         change = pipe.reg(halves(i.grad, c.theta_shift(0), i.rate))
         theta = saturate(minus_halves(pipe.reg(i.theta), change), c.u)

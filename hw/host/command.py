@@ -6,29 +6,30 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
+from hw.machine import Machine
 from hw.memory import HOST_BITS, HostBus, far_moves
-from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, regions
-from hw.streams import bits_for
+from hw.memory_map import BURST_BITS, LANE_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, ROW_BITS, regions
+from hw.numbers import bits_for
 
 
 class Command(wiring.Component):
     """Bursts of words in and out.
 
-    Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words come back
-    on `reply`. The address counts up in its lower 16 bits; a `count` has BURST_BITS, and 0 stands for MAX_BURST + 1. Header ``OP_SEEK``, address: only that. Header
-    ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another operation is dropped. Nothing moves while the core is `busy`.
+    Write: header ``OP_WRITE | count << 8``, address, `count` words. Read: header ``OP_READ | count << 8``, address; `count` words
+    come back on `reply`. The address counts up in its row; a `count` has BURST_BITS, and 0 stands for MAX_BURST + 1. Header
+    ``OP_SEEK``, address: only that. Header ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another
+    operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`config.weight_registers`) a word written takes
-              3 cycles, in which a run that it starts shows in `busy`, and words are read one after the other, each in `moves` + 1 cycles (10 for 100
-              lanes), for nothing that lies far away ever stops
+    Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`machine.wires.ends`) a word written
+              takes 3 cycles, in which a run that it starts shows in `busy`. There, words are read one after the other, each in
+              `moves` + 1 cycles (10 for 100 lanes), because a word that comes from far away cannot be stopped
     """
 
-    def __init__(self, config: Config):
-        self.moves, self.far = 2 + far_moves(config), config.weight_registers > 0  # moves that the core's memories take
-        known = regions(config).values()
+    def __init__(self, machine: Machine):
+        self.moves, self.far = 2 + far_moves(machine), machine.wires.ends > 0  # moves that the core's memories take
+        known = regions(machine).values()
         self.row_bits = bits_for(max(region.depth for region in known))
-        self.lane_bits = bits_for(config.lanes)
+        self.lane_bits = bits_for(max(region.lanes for region in known))
         self.region_bits = bits_for(1 + max(region.number for region in known))
         super().__init__(
             {
@@ -43,19 +44,12 @@ class Command(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        request, reply, host = self._request(m), self.reply, self.host
+        request, host = self._request(m), self.host
         # As many bits of an address as this core has: the others are 0, which makes every memory's comparison of them smaller.
         left, row = Signal(BURST_BITS), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
         fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
-        there, answered = under_way[-1], Signal(init=int(self.far))  # nothing is: only then may the core begin
-        if self.far:
-            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()  # a word that is not taken at once
-            m.d.comb += [host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
-            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
-            m.d.sync += answered.eq(~(fetch | under_way[:-1].any() | (reply.valid & ~reply.ready)))
-        else:
-            m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready), reply.valid.eq(there), reply.payload.eq(host.data_r)]
+        answered = self._answers(m, fetch, under_way)
         m.d.comb += [
             host.hosting.eq(self.idle),
             host.region.eq(region),
@@ -63,7 +57,8 @@ class Command(wiring.Component):
             host.row.eq(row),
             host.data_w.eq(request.payload),
         ]
-        known, writing, wrote, settled = Signal(), Signal(), Signal(), ~self.busy  # `known`: the memories know which of them is meant
+        # `known`: the memories know which of them is meant
+        known, writing, wrote, settled = Signal(), Signal(), Signal(), ~self.busy
         addressed = {OP_WRITE: "WRITE", OP_READ: "READ", OP_SEEK: "HEADER"}
         m.d.sync += known.eq(1)
         if self.far:  # a word is written from a register, and `busy` tells a cycle later what it began
@@ -84,7 +79,9 @@ class Command(wiring.Component):
             for state in addressed.values():
                 with m.State(f"{state}-ADDRESS"):
                     m.d.comb += request.ready.eq(1)
-                    m.d.sync += [row.eq(request.payload[:16]), lane.eq(request.payload[16:24]), region.eq(request.payload[24:]), known.eq(0)]
+                    address = request.payload
+                    m.d.sync += [row.eq(address), lane.eq(address[ROW_BITS:]), region.eq(address[ROW_BITS + LANE_BITS :])]
+                    m.d.sync += known.eq(0)
                     with m.If(request.valid):
                         m.next = state
             with m.State("WRITE"):
@@ -104,6 +101,20 @@ class Command(wiring.Component):
                     with m.If(left == 1):
                         m.next = "HEADER"
         return m
+
+    def _answers(self, m: Module, fetch: Signal, under_way: Signal) -> Signal:
+        """Sends what is read. The result is high while no answer is to come: only then may the core begin."""
+        reply, host = self.reply, self.host
+        there, answered = under_way[-1], Signal(init=int(self.far))
+        if self.far:
+            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()  # a word that is not taken at once
+            m.d.comb += [host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
+            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
+            m.d.sync += answered.eq(~(fetch | under_way[:-1].any() | (reply.valid & ~reply.ready)))
+        else:
+            m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready)]
+            m.d.comb += [reply.valid.eq(there), reply.payload.eq(host.data_r)]
+        return answered
 
     def _request(self, m: Module) -> stream.Interface:
         """The words to come, from a register where it is far to the memories."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from hw.config import CADENCES, INPUTS, WEIGHT_MEMORIES, Config, Q
+from hw.machine import CAPACITY_DOCS, WEIGHT_MEMORIES, WIRES, Capacity, Machine, demand
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import FORMATS, LAYERS_MAX, Q
 
-VERSION = 1
+VERSION = 2
 DELIMITER = 0
 CRC_BYTES = 4
 CRC_POLYNOMIAL = 0xEDB8_8320  # CRC-32 of IEEE 802.3, least bit first, as in zlib
@@ -22,7 +24,8 @@ LENGTH_LEAST = 1 + CRC_BYTES
 HEADER_BYTES = 8  # of an operation
 FRAME_BYTES = 3 + CRC_BYTES  # of a request besides its payload: length, sequence number, CRC
 SLOTS = 4  # replies that are kept, one of them the next
-WINDOW = SLOTS - 1  # requests that may wait for their replies, and with all their bytes in the buffer (which holds one less than it has)
+WINDOW = SLOTS - 1
+"""Requests that may wait for their replies, as far as all their bytes fit into the buffer (which holds one less than it has)."""
 REPLY_TRAILER = 2 + CRC_BYTES  # status, length, CRC
 REPLY_REST = 10  # bytes of a reply's slot that are not data: COBS code, sequence number, trailer, delimiter, and one to spare
 
@@ -45,7 +48,8 @@ class Status(IntEnum):
 
 
 OP_DOCS = {
-    Op.WRITE: "`count` (its lower 10 bits; 0 stands for 1024) elements of `width` bytes follow; they go to `address` and the rows behind it",
+    Op.WRITE: "`count` (its lower 10 bits; 0 stands for 1024) elements of `width` bytes follow;"
+    " they go to `address` and the rows behind it",
     Op.READ: "the reply gets `count` elements of `width` bytes from `address` and the rows behind it",
     Op.INFO: "the reply gets the last `count` bytes of the description below; `width` and `address` do not matter",
 }
@@ -68,10 +72,10 @@ class Link:
     buffer: int = 1024
     """Bytes of requests that may wait; a power of two up to 4096."""
     reply: int = 128
-    """Bytes of a reply's slot, a power of two up to 256."""
+    """Bytes of a reply's slot, 128 or 256: a description fits into one."""
 
     def __post_init__(self) -> None:
-        for name, value, least, most in (("buffer", self.buffer, 256, 4096), ("reply", self.reply, 64, 256)):
+        for name, value, least, most in (("buffer", self.buffer, 256, 4096), ("reply", self.reply, 128, 256)):
             if value & (value - 1) or not least <= value <= most:
                 raise ValueError(f"{name}: {value} is not legal; legal is a power of two of {least} to {most}")
 
@@ -91,59 +95,82 @@ class Link:
         return (self.buffer - 1) // 2
 
 
-_FORMATS = ("w", "u", "trace", "delta", "grad")
-_CHOICES = {"input": INPUTS, "cadence": CADENCES, "weight_memory": WEIGHT_MEMORIES}
-_SWITCHES = {"stochastic": "stochastic rounding", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning",
-             "lane_lists": "lists of the lanes' own"}  # fmt: skip
+_MEMORIES, _WIRES = tuple(WEIGHT_MEMORIES), tuple(WIRES)
+_SWITCHES = {"stochastic": "random bits", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning",
+             "both_ways": "layers banked by their inputs"}  # fmt: skip
+_CAPACITIES = {"sample": "cadence sample", "step": "cadence step",
+               "values": "inputs with a value in every step"}  # the others are numbers  # fmt: skip
+_NUMBERS = tuple(name for name in CAPACITY_DOCS if name not in _CAPACITIES)
+_FIXED = len(_SWITCHES) + len(_CAPACITIES)  # bit of the switches: the network is wired in
+_NUMBER_BYTES = 3
 _LINK = struct.Struct("<BHHII")
-_CONFIG = struct.Struct("<BHHBBBBB10BBI")
+_MACHINE = struct.Struct("<BBBBH10BBI")
+_NETWORK = struct.Struct("<BBBBB")
 DESCRIPTION_DOCS = (
     (1, f"version of the link, {VERSION}"),
     (2, "bytes of the request buffer"),
     (2, "bytes of a reply, encoded"),
     (4, "clock of the core, Hz"),
     (4, "bit rate, Hz"),
-    (1, "time steps of a sample"),
-    (2, "lanes"),
-    (2, "neuron lanes"),
-    (1, "weight latency"),
-    *((1, f"{name}: " + ", ".join(f"{k} {choice}" for k, choice in enumerate(names))) for name, names in _CHOICES.items()),
-    (1, ", ".join(f"bit {k} {doc}" for k, doc in enumerate(_SWITCHES.values()))),
-    *((2, f"format of `{name}`") for name in _FORMATS),
+    (1, "lanes"),
+    (1, "neuron lanes"),
+    (1, "weight memory: " + ", ".join(f"{k} {name}" for k, name in enumerate(_MEMORIES))),
+    (1, "wires: " + ", ".join(f"{k} {name}" for k, name in enumerate(_WIRES))),
+    (2, ", ".join(f"bit {k} {doc}" for k, doc in enumerate((*_SWITCHES.values(), *_CAPACITIES.values(), "one network, wired in")))),
+    *((2, f"format of `{name}`") for name in FORMATS),
     (1, "fraction bits of a leakage factor"),
     (4, "least threshold"),
-    (1, "sizes: how many"),
-    ("2 each", "sizes: units of the input and of every layer"),
+    ("", "then, where networks are loaded, the most of each that a network may need:"),
+    *((_NUMBER_BYTES, CAPACITY_DOCS[name]) for name in _NUMBERS),
+    ("", "else the network:"),
+    (1, "time steps of a sample"),
+    (1, "input: " + ", ".join(f"{k} {name}" for k, name in enumerate(INPUTS))),
+    (1, "cadence: " + ", ".join(f"{k} {name}" for k, name in enumerate(CADENCES))),
+    (1, "bit 0 stochastic rounding"),
+    (1, "layers"),
+    ("2 each", "units of the input and of every layer, less 1"),
 )
 
 
-def description(config: Config, link: Link) -> bytes:
+def description(machine: Machine, link: Link) -> bytes:
     """What operation INFO reads: how the link and the core were built."""
-    c = config
-    choices = (names.index(getattr(c, name)) for name, names in _CHOICES.items())
-    switches = sum(getattr(c, name) << k for k, name in enumerate(_SWITCHES))
-    formats = (part for name in _FORMATS for part in (getattr(c, name).i, getattr(c, name).f))
-    return (_LINK.pack(VERSION, link.buffer, link.reply, link.clock, link.baud)
-            + _CONFIG.pack(c.steps, c.lanes, c.neuron_lanes, c.weight_latency, *choices, switches, *formats, c.alpha_frac, c.theta_min)
-            + bytes([len(c.sizes)]) + struct.pack(f"<{len(c.sizes)}H", *c.sizes))  # fmt: skip
+    m, c, n = machine, machine.capacity, machine.fixed
+    flags = [*(getattr(m, name) for name in _SWITCHES), *(getattr(c, name) for name in _CAPACITIES), n is not None]
+    formats = (part for name in FORMATS for part in (getattr(m, name).i, getattr(m, name).f))
+    head = _LINK.pack(VERSION, link.buffer, link.reply, link.clock, link.baud) + _MACHINE.pack(
+        m.lanes, m.neuron_lanes, _MEMORIES.index(m.weight_memory), _WIRES.index(m.wires.name),
+        sum(flag << k for k, flag in enumerate(flags)), *formats, m.alpha_frac, m.theta_min)  # fmt: skip
+    if n is None:
+        return head + b"".join(getattr(c, name).to_bytes(_NUMBER_BYTES, "little") for name in _NUMBERS)
+    sizes = struct.pack(f"<{len(n.sizes)}H", *(size - 1 for size in n.sizes))
+    return head + _NETWORK.pack(n.steps, INPUTS.index(n.input), CADENCES.index(n.cadence), n.stochastic, n.n_layers) + sizes
 
 
-DESCRIPTION_MOST = _LINK.size + _CONFIG.size + 1 + 2 * 6
-"""Bytes of a description with the most layers; a shorter one is followed by zeros."""
+DESCRIPTION_MOST = _LINK.size + _MACHINE.size + max(_NUMBER_BYTES * len(_NUMBERS), _NETWORK.size + 2 * (LAYERS_MAX + 1))
+"""Bytes of the longest description; a shorter one is followed by zeros."""
 
 
-def read_description(data: bytes) -> tuple[Config, Link]:
+def read_description(data: bytes) -> tuple[Machine, Link]:
     """The inverse of `description`; ValueError if the version is not this one's, or the data make no sense."""
     version, buffer, reply, clock, baud = _LINK.unpack_from(data)
     if version != VERSION:
         raise ValueError(f"version: the device speaks version {version} of the link, this driver {VERSION}; rebuild the bitstream")
-    steps, lanes, neuron_lanes, weight_latency, *rest = _CONFIG.unpack_from(data, _LINK.size)
-    choices, switches, formats, alpha_frac, theta_min = rest[:3], rest[3], rest[4:14], rest[14], rest[15]
-    at = _LINK.size + _CONFIG.size
-    sizes = struct.unpack_from(f"<{data[at]}H", data, at + 1)
-    fields: dict[str, Any] = {name: names[k] for (name, names), k in zip(_CHOICES.items(), choices, strict=True)}
-    fields |= {name: Q(*formats[2 * k : 2 * k + 2]) for k, name in enumerate(_FORMATS)}
-    fields |= {name: bool(switches >> k & 1) for k, name in enumerate(_SWITCHES)}
-    config = Config(sizes=sizes, steps=steps, lanes=lanes, neuron_lanes=neuron_lanes, weight_latency=weight_latency, alpha_frac=alpha_frac,
-                    theta_min=theta_min, **fields)  # fmt: skip
-    return config, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)
+    lanes, neuron_lanes, memory, wires, flags, *rest = _MACHINE.unpack_from(data, _LINK.size)
+    formats, alpha_frac, theta_min = rest[:10], rest[10], rest[11]
+    numbers: dict[str, Any] = {name: Q(*formats[2 * k : 2 * k + 2]) for k, name in enumerate(FORMATS)}
+    numbers |= {"alpha_frac": alpha_frac, "theta_min": theta_min}
+    switches = {name: bool(flags >> k & 1) for k, name in enumerate(_SWITCHES)}
+    at, fixed = _LINK.size + _MACHINE.size, None
+    if flags >> _FIXED & 1:
+        steps, kind, cadence, rounding, layers = _NETWORK.unpack_from(data, at)
+        sizes = struct.unpack_from(f"<{layers + 1}H", data, at + _NETWORK.size)
+        fixed = Network(sizes=tuple(size + 1 for size in sizes), steps=steps, input=INPUTS[kind], cadence=CADENCES[cadence],
+                        stochastic=bool(rounding & 1), lazy=switches["lazy"], **numbers)  # fmt: skip
+        capacity = demand(fixed, lanes, neuron_lanes, switches["both_ways"])
+    else:
+        parts = [data[at + k * _NUMBER_BYTES : at + (k + 1) * _NUMBER_BYTES] for k in range(len(_NUMBERS))]
+        most: dict[str, Any] = {name: int.from_bytes(part, "little") for name, part in zip(_NUMBERS, parts, strict=True)}
+        capacity = Capacity(**most, **{name: bool(flags >> len(_SWITCHES) + k & 1) for k, name in enumerate(_CAPACITIES)})
+    machine = Machine(lanes=lanes, neuron_lanes=neuron_lanes, weight_memory=_MEMORIES[memory], wires=WIRES[_WIRES[wires]],
+                      capacity=capacity, fixed=fixed, **switches, **numbers)  # fmt: skip
+    return machine, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)

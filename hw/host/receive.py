@@ -7,16 +7,18 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.host.crc import Crc32
 from hw.host.protocol import DELIMITER, LENGTH_LEAST
 from hw.host.ring import Ring
-from hw.streams import bits_for
+from hw.numbers import bits_for
 
 
 class Receiver(wiring.Component):
-    """A ring of `depth` bytes. A frame's bytes are written behind the last whole frame; its delimiter admits them to `o`, or drops them.
+    """A ring of `depth` bytes.
 
-    Dropped is a frame that is cut off or damaged (COBS, length, CRC, or `damaged`: the line lost a byte), or that finds the ring full.
-    `o` has the decoded bytes: length (2), sequence number, payload, CRC (4). `dropped` is high for a cycle when a frame is lost.
-    With `check` bytes are no frames, but only for the CRC: whether they end with that of all others is `good`, `forget` ends them.
+    A frame's bytes are written behind the last whole frame. Its delimiter admits them to `o`, or drops them.
 
+    A frame is dropped if it is cut off or damaged (COBS, length, CRC, or `damaged`: the line lost a byte), or if it finds the ring
+    full. `o` has the decoded bytes: length (2), sequence number, payload, CRC (4). `dropped` is high for a cycle when a frame is
+    lost. With `check` the bytes are no frames, but only for the CRC. `good`: the bytes so far end with the CRC of all before them.
+    `forget`: the CRC begins anew.
     Timing:   a byte is taken every 9 cycles, and always within them; one leaves every 2 cycles
     """
 
@@ -30,7 +32,11 @@ class Receiver(wiring.Component):
 
     def __init__(self, depth: int):
         self.crc, self.ring = Crc32(), Ring(depth)
-        self.left, self.where, self.bad = Signal(bits_for(depth)), Signal(2), Signal()  # bytes that must follow, bytes of the length field seen
+        self.left, self.where, self.bad = (
+            Signal(bits_for(depth)),  # bytes that must follow
+            Signal(2),  # bytes of the length field that were seen
+            Signal(),  # the frame is damaged
+        )
         super().__init__()
 
     def elaborate(self, platform) -> Module:

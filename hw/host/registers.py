@@ -6,28 +6,38 @@ from amaranth.hdl import Array, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
+from hw.machine import Machine
 from hw.memory import HostBus
 from hw.memory_map import DAMAGED_BITS, IDENTITY, PHASES, REGISTERS, registers
-from hw.streams import bits_for
+from hw.numbers import bits_for
 
+SETTINGS = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha",
+            "last_step", "last_sample", "gathered", "rounding", "alpha_min")  # fmt: skip
 _INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
 
 
-class Registers(wiring.Component):
-    """Settings leave on members of their name (`label`, `learn`, `rate_w`, ...); `rng`, `frame_length` and `class` come from where they live.
+def wired_in(machine: Machine) -> dict[str, int]:
+    """Settings that a machine with a fixed network has no registers for."""
+    network = machine.fixed
+    return {"last_step": network.steps - 1, "rounding": int(network.stochastic), "alpha_min": network.alpha_min} if network else {}
 
-    What comes on `damaged` (a core with parity) stays until it is cleared. While `busy`, the counter of `phase` counts cycles; `dense` synapses are expected at the start of a sweep, `counted` of them are done.
+
+class Registers(wiring.Component):
+    """Settings leave on members of their name (`label`, `learn`, `rate_w`, ...); `rng`, `frame_length` and `class` come from
+    the blocks that hold them.
+
+    What comes on `damaged` (a core with parity) stays until it is cleared. While `busy`, the counter of `phase` counts cycles,
+    and another adds up `counted`, the synaptic operations done.
 
     Timing:   a read answers one move after its row
     """
 
-    def __init__(self, config: Config):
-        self.config, self.registers = config, registers(config)
-        settings = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha")
+    def __init__(self, machine: Machine):
+        self.machine, self.registers = machine, registers(machine)
+        self.settings = [name for name in SETTINGS if name in self.registers]
         super().__init__(
             {
-                **{name: Out(REGISTERS[name].bits) for name in settings},
+                **{name: Out(REGISTERS[name].bits) for name in self.settings},
                 **{f"{name}_value": In(bits) for name, bits in _INPUTS.items()},
                 "run": Out(1),
                 "single": Out(1),
@@ -36,27 +46,29 @@ class Registers(wiring.Component):
                 "rng_write": Out(1),
                 "busy": In(1),
                 "phase": In(range(len(PHASES))),
-                "counted": In(bits_for(config.lanes + 1)),
-                "dense": In(32),
+                "counted": In(bits_for(machine.lanes + 1)),
                 "host": In(HostBus()),
             }
-            | ({"damaged": In(DAMAGED_BITS)} if config.parity else {})
+            | ({"damaged": In(DAMAGED_BITS)} if machine.parity else {})
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         host, meant, then = self.host, Signal(), Signal()
         m.d.comb += meant.eq(then & host.write)
-        values = {}
+        values, fixed = {}, wired_in(self.machine)
         for name, register in self.registers.items():
             if register.access == "rw" and name not in _INPUTS:
-                bits = bits_for(self.config.classes) if name == "label" else register.bits
+                if name in fixed:
+                    values[name] = Const(fixed[name], register.bits)
+                    continue
+                bits = bits_for(self.machine.capacity.classes) if name == "label" else register.bits
                 values[name] = Signal(bits, name=f"{name}_r")
                 with m.If(meant & (host.row == register.row)):
                     m.d.sync += values[name].eq(host.data_w)
             elif register.access == "rc":
                 values[name] = Signal(register.bits, name=f"{name}_r")
-        for name in ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha"):
+        for name in self.settings:
             m.d.comb += getattr(self, name).eq(values[name])
         m.d.comb += [
             self.run.eq(meant & (host.row == REGISTERS["run"].row)),
@@ -65,6 +77,9 @@ class Registers(wiring.Component):
         ]
         with m.If(self.step_done):
             m.d.sync += values["step"].eq(self.next_step)
+            if "gathered" in values:
+                with m.If((self.next_step == 0) & (self.learn != 0)):
+                    m.d.sync += values["gathered"].eq(Mux(values["gathered"] == values["last_sample"], 0, values["gathered"] + 1))
         with m.If(self.busy):
             with m.Switch(self.phase):
                 for number, phase in enumerate(PHASES):
@@ -72,19 +87,18 @@ class Registers(wiring.Component):
                     with m.Case(number):
                         m.d.sync += counter.eq(counter + 1)
             m.d.sync += values["sops"].eq(values["sops"] + self.counted)
-            m.d.sync += values["sops_dense"].eq(values["sops_dense"] + self.dense)
-        if self.config.parity:
+        if self.machine.parity:
             m.d.sync += values["damaged"].eq(values["damaged"] | self.damaged)
         for name, register in self.registers.items():
             if register.access == "rc":
                 with m.If(meant & (host.row == register.row)):
                     m.d.sync += values[name].eq(0)
 
-        values |= {"identity": Const(IDENTITY, 32), "config": Const(self.config.digest, 32), "run": Const(0, 1)}
+        values |= {"identity": Const(IDENTITY, 32), "machine": Const(self.machine.digest, 32), "run": Const(0, 1)}
         values |= {name: getattr(self, f"{name}_value") for name in _INPUTS}
-        row = Signal(bits_for(len(self.registers)))
+        row = Signal(bits_for(len(REGISTERS)))
         with m.If(host.enable):
             m.d.sync += row.eq(host.row)
         m.d.sync += then.eq(host.region == 0)
-        m.d.comb += host.data_r.eq(Mux(then, Array(values[name] for name in self.registers)[row], 0))
+        m.d.comb += host.data_r.eq(Mux(then, Array(values.get(name, Const(0, 1)) for name in REGISTERS)[row], 0))
         return m

@@ -7,17 +7,18 @@ from amaranth.lib.wiring import In, Out
 
 from hw.host.crc import Crc32
 from hw.host.protocol import DELIMITER, REPLY_REST, SLOTS
-from hw.streams import bits_for
+from hw.numbers import bits_for
 
 
 class Replies(wiring.Component):
     """SLOTS replies of up to `size` bytes as they go over the line, COBS and delimiter included.
 
-    `begin` empties slot `slot`, bytes on `i` are appended, `finish` adds their CRC; `slot` is held from one to the other. `length` bytes
-    were appended so far, and one; there is `room` for data while the trailer will fit behind it. `send` (while not `sending`)
-    has slot `send_slot` sent on `o`; a reply can be built while another one is sent.
+    `begin` empties slot `slot`, bytes on `i` are appended, `finish` adds their CRC; `slot` must not change in between. `length` is
+    one more than the bytes appended so far; there is `room` for data while the trailer will fit behind it. `send` (while not
+    `sending`) has slot `send_slot` sent on `o`; a reply can be built while another one is sent.
 
-    A slot is shorter than a COBS block can be, so a code is always the distance to the next zero: it is written when that zero comes.
+    A slot is shorter than a COBS block can be, so that a code is always the distance to the next zero. It is written when that zero
+    comes.
 
     Timing:   a byte is taken every 9 cycles, `finish` takes 40; a byte is sent every 2 cycles
     """

@@ -5,14 +5,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.streams import bits_for
+from hw.numbers import bits_for
 
 
 class Ring(wiring.Component):
     """A ring of `depth` bytes (a power of two), one of which stays free.
 
-    `write` appends `data` while there is `room`, else it does nothing. `commit` admits all that was written to `o`, `rewind` drops what
-    was not admitted; neither comes with a `write`.
+    `write` appends `data` while there is `room`, else it does nothing. `commit` admits to `o` all that was written, `rewind` drops
+    what was not admitted. Neither comes with a `write`.
 
     Timing:   a byte a cycle in; one leaves every 2 cycles
     """

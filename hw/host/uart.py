@@ -53,7 +53,10 @@ class UARTReceiver(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [timer.eq(self.cycles_per_bit // 2 - 1), shift.eq(1 << 7)]  # a mark ahead of the first bit: the last one pushes it out
+                m.d.sync += [
+                    timer.eq(self.cycles_per_bit // 2 - 1),
+                    shift.eq(1 << 7),  # a mark ahead of the first bit: when it is pushed out, the last bit is in
+                ]
                 with m.If(~line):
                     m.next = "START"
             with m.State("START"), m.If(timer == 0):

@@ -8,34 +8,37 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import PIXEL_FRAC, Config
+from hw.machine import Machine
 from hw.memory import Bank, HostBus, Select, damaged, follow, found_in
 from hw.memory_map import regions
-from hw.streams import bits_for
+from hw.numbers import PIXEL_FRAC, bits_for
 
 
 class UnitList(wiring.Component):
-    """One list a presynaptic layer of `config.list_base`, each in that layer's own stretch of a memory.
+    """The lists of presynaptic layers, each in its own stretch of a memory, from `base` on.
 
-    `start` empties the list of layer `layer`; `push` appends the units of word `row` of the layer that it has a bit for: unit row * M + q for
-    bit q of the M neuron lanes. Those of a word are listed one a cycle; words wait meanwhile (`busy`). The k-th entry of a layer is read at
-    `read_index` = k and `read_layer`, `length` is how many there are.
+    `start` empties the list of number `list`. `push` appends units of word `row` of the layer: bit q of the M neuron lanes stands
+    for unit row * M + q. The units of a word are listed one a cycle; further words wait meanwhile (`busy`). The list `read_list`
+    begins at `read_base` and has `length` entries; its k-th entry is read at `read_index` = k.
 
     Timing:   a word a cycle in, an entry a cycle out, read latency 1 cycle
     """
 
-    def __init__(self, config: Config):
-        self.config = config
-        self.index_bits = bits_for(max(config.sizes[l] for l in config.list_base))
-        layer_bits = bits_for(config.n_layers)
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        capacity = machine.capacity
+        self.index_bits = bits_for(max(capacity.fan_in, 1))
+        list_bits, base_bits = bits_for(max(capacity.lists, 1)), bits_for(max(capacity.listed, 1))
         super().__init__(
             {
-                "layer": In(layer_bits),
+                "list": In(list_bits),
+                "base": In(base_bits),
                 "start": In(1),
-                "push": In(config.neuron_lanes),
-                "row": In(bits_for(config.neuron_words(max(config.sizes)))),
+                "push": In(machine.neuron_lanes),
+                "row": In(bits_for(machine.words)),
                 "busy": Out(1),
-                "read_layer": In(layer_bits),
+                "read_list": In(list_bits),
+                "read_base": In(base_bits),
                 "read_enable": In(1),
                 "read_index": In(self.index_bits),
                 "read_data": Out(self.index_bits),
@@ -45,22 +48,20 @@ class UnitList(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c = self.config
-        m.submodules.memory = memory = Memory(shape=self.index_bits, depth=max(2, c.listed_units), init=[])
+        c = self.machine
+        m.submodules.memory = memory = Memory(shape=self.index_bits, depth=max(2, c.capacity.listed), init=[])
         writer, reader = memory.write_port(), memory.read_port()
-        first = min(c.list_base)
-        bases = Array(c.list_base[l] for l in range(first, c.n_layers))
-        lengths = Array(Signal(self.index_bits + 1, name=f"length_{l}") for l in range(first, c.n_layers))
-        written, read = self.layer - first, self.read_layer - first
+        lengths = Array(Signal(self.index_bits + 1, name=f"length_{k}") for k in range(max(c.capacity.lists, 1)))
+        written = self.list
         push, unit = self._serial(m)
         m.d.comb += [
-            writer.addr.eq(bases[written] + lengths[written]),
+            writer.addr.eq(self.base + lengths[written]),
             writer.data.eq(unit),
             writer.en.eq(push),
-            reader.addr.eq(bases[read] + self.read_index),
+            reader.addr.eq(self.read_base + self.read_index),
             reader.en.eq(self.read_enable),
             self.read_data.eq(reader.data),
-            self.length.eq(lengths[read]),
+            self.length.eq(lengths[self.read_list]),
         ]
         with m.If(self.start):
             m.d.sync += lengths[written].eq(0)
@@ -70,10 +71,10 @@ class UnitList(wiring.Component):
 
     def _serial(self, m: Module) -> tuple[Value, Value]:
         """Whether there is a unit to list, and which: the lowest bit of a word that is not listed yet."""
-        lanes = self.config.neuron_lanes
+        lanes = self.machine.neuron_lanes
         if lanes == 1:
             return self.push, self.row
-        m.submodules.words = words = SyncFIFOBuffered(width=lanes + len(self.row), depth=max(4, self.config.neuron_words(max(self.config.sizes))))
+        m.submodules.words = words = SyncFIFOBuffered(width=lanes + len(self.row), depth=max(4, self.machine.words))
         pending, row, lane = Signal(lanes), Signal.like(self.row), Signal(range(lanes))
         rest, waiting = (pending & (pending - 1))[:lanes], Signal()
         m.d.comb += [
@@ -99,9 +100,9 @@ class Frame(wiring.Component):
     Timing:   one pixel a cycle in, one entry a cycle out, read latency 1 cycle
     """
 
-    def __init__(self, config: Config):
-        self.config = config
-        self.index_bits = bits_for(config.sizes[0])
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self.index_bits = bits_for(machine.capacity.pixels)
         super().__init__(
             {
                 "host": In(HostBus()),
@@ -111,12 +112,12 @@ class Frame(wiring.Component):
                 "value": Out(PIXEL_FRAC),
                 "length": Out(self.index_bits + 1),
             }
-            | damaged(config)
+            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        host, region = self.host, regions(self.config)["frame"]
+        host, region = self.host, regions(self.machine)["frame"]
         m.submodules.bank = bank = Bank(region, host_writes=False)
         meant = Select(m, host, region).meant & host.write
         pixel, at = host.data_w[:PIXEL_FRAC], Signal.like(self.length)
@@ -132,7 +133,7 @@ class Frame(wiring.Component):
             self.value.eq(bank.read_data[:PIXEL_FRAC]),
             self.index.eq(bank.read_data[PIXEL_FRAC:]),
         ]
-        if self.config.parity:
+        if self.machine.parity:
             m.d.comb += self.damaged.eq(found_in([bank]))
         length = Signal.like(self.length)
         m.d.comb += self.length.eq(length)

@@ -6,8 +6,9 @@ from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
 from hw.fixed import floor_shift, saturate
+from hw.machine import Machine
+from hw.numbers import PIXEL_FRAC
 from hw.pipeline import Pipe, drive
 from hw.streams import membrane_in, membrane_out, mul_port
 
@@ -16,24 +17,25 @@ class Membrane(wiring.Component):
     """One neuron a word: U, s and the traces w~, theta~, alpha~ of the next step.
 
     Numerics: docs/numerics.md, "One time step" (STOP, the forward and trace equations)
-    Timing:   latency 3 cycles, 4 where neurons lie far apart (`Config.weight_registers`), one word a cycle, holds while `o.ready` is low; uses `mul[0..3]`
+    Timing:   latency 3 cycles, 4 where neurons lie far apart (`Machine.wires`), one word a cycle, holds while `o.ready` is low;
+              uses `mul[0..3]`
     Golden:   sw/golden/spike/membrane.py, equal in every bit
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, machine: Machine):
+        self.machine = machine
         super().__init__(
             {
-                "i": In(stream.Signature(membrane_in(config))),
-                "o": Out(stream.Signature(membrane_out(config))),
-                "mul": Out(mul_port(config)).array(4),
+                "i": In(stream.Signature(membrane_in(machine))),
+                "o": Out(stream.Signature(membrane_out(machine))),
+                "mul": Out(mul_port(machine)).array(4),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c, i, o = self.config, self.i.p, self.o.p
-        far = c.weight_registers  # a register more where neurons lie far apart
+        c, i, o = self.machine, self.i.p, self.o.p
+        far = c.wires.ends  # a register more where neurons lie far apart
         pipe = Pipe(m, self.i, self.o, latency=3 + far)
 
         # cycles 0 to 2: the leak, one multiplier for each of membrane, threshold trace, leakage trace, weight trace;
@@ -58,6 +60,9 @@ class Membrane(wiring.Component):
         # and fire, on the way out
         unit, event, theta = (pipe.reg(v, 3) for v in (i.unit, i.event, i.theta))
         s = Mux(unit, event, u >= theta)
+        one = c.trace.one
+        if c.capacity.values:
+            one = Mux(unit, pipe.reg(i.value, 3) << (c.trace.f - PIXEL_FRAC), one)
         m.d.comb += [
             o.index.eq(pipe.reg(i.index, 3 + far)),
             o.unit.eq(pipe.reg(unit, far)),
@@ -65,6 +70,7 @@ class Membrane(wiring.Component):
             o.u.eq(pipe.reg(u, far)),
             o.theta_trace.eq(pipe.reg(theta_trace, far)),
             o.alpha_trace.eq(pipe.reg(alpha_trace, far)),
-            o.weight_trace.eq(pipe.reg(Mux(s, saturate(weight_trace + c.trace.one, c.trace), weight_trace), far)),  # the sum does not wait for s
+            # the sum does not wait for s
+            o.weight_trace.eq(pipe.reg(Mux(s, saturate(weight_trace + one, c.trace), weight_trace), far)),
         ]
         return m

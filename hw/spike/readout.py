@@ -6,10 +6,10 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
+from hw.machine import Machine
 from hw.memory import Bank, HostBus, damaged, fan_out, found_in
 from hw.memory_map import regions
-from hw.streams import bits_for
+from hw.numbers import bits_for
 
 
 class Readout(wiring.Component):
@@ -23,8 +23,8 @@ class Readout(wiring.Component):
     Golden:   sw/golden/spike/readout.py
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, machine: Machine):
+        self.machine = machine
         super().__init__(
             {
                 "start": In(1),
@@ -32,22 +32,22 @@ class Readout(wiring.Component):
                 "first": In(1),
                 "final": In(1),
                 "s": In(1),
-                "u": In(signed(config.u.bits)),
-                "firing": Out(bits_for(config.classes + 1)),
+                "u": In(signed(machine.u.bits)),
+                "firing": Out(bits_for(machine.capacity.classes + 1)),
                 "winner": Out(8),
                 "host": In(HostBus()),
             }
-            | damaged(config)
+            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c = self.config
+        c = self.machine
         m.submodules.bank = bank = Bank(regions(c)["count"])
         fan_out(m, self.host, [bank])
         if c.parity:
             m.d.comb += self.damaged.eq(found_in([bank]))
-        index, firing, winner = Signal(bits_for(c.classes)), Signal.like(self.firing), Signal.like(self.winner)
+        index, firing, winner = Signal(bits_for(c.capacity.classes)), Signal.like(self.firing), Signal.like(self.winner)
         following, count = Signal.like(index), Signal(8)
         m.d.comb += [
             self.firing.eq(firing),

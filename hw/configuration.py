@@ -1,0 +1,86 @@
+"""What a host writes into a machine so that it runs a network: programs, settings, and the record that says which network it holds.
+
+Nothing here imports Amaranth or PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hw.machine import Machine, asdict_numbers
+from hw.memory_map import NETWORK_WORDS, REGISTERS, regions, registers
+from hw.network import CADENCES, INPUTS, Network
+from hw.plan import Plan
+
+RECORD = 0x4F4E_0001
+"""First word of the record of a network: "ON", version 1. Any other value there: no network is held."""
+RECORD_DOCS = (
+    (0, "0 to 31", f"{RECORD:#010x}; 0 or anything else: no network"),
+    (1, "0 to 7", "time steps of a sample"),
+    (1, "8 to 11", "input: " + ", ".join(f"{k} {name}" for k, name in enumerate(INPUTS))),
+    (1, "12 to 15", "cadence: " + ", ".join(f"{k} {name}" for k, name in enumerate(CADENCES))),
+    (1, "16, 17", "stochastic rounding, lazy learning"),
+    (1, "24 to 31", "layers"),
+    (f"{NETWORK_WORDS} on", "0 to 31", "units of the input and of every layer"),
+)
+Writes = Iterator[tuple[int, list[int]]]
+
+
+def record(network: Network) -> list[int]:
+    """The record, 32-bit words: RECORD; steps, kind of input, cadence, switches and number of layers; the batch; the sizes.
+
+    Of the second word, steps, kinds, switches and layers have a byte each."""
+    n = network
+    switches = n.stochastic | n.lazy << 1
+    kinds = INPUTS.index(n.input) | CADENCES.index(n.cadence) << 4
+    return [RECORD, n.steps | kinds << 8 | switches << 16 | n.n_layers << 24, n.batch, *n.sizes]
+
+
+def read_record(words: Sequence[int], machine: Machine) -> Network | None:
+    """The inverse of `record`, for a network in the machine's formats; None if there is none. ValueError if it makes no sense."""
+    if machine.fixed:
+        return machine.fixed
+    if words[0] == 0:
+        return None
+    if words[0] != RECORD:
+        raise ValueError(f"network: a record {words[0]:#010x} is not legal; legal is {RECORD:#010x}, or 0 for no network")
+    steps, kinds, switches, layers = (words[1] >> 8 * k & 0xFF for k in range(4))
+    fields: dict[str, Any] = asdict_numbers(machine)
+    try:
+        sizes = tuple(words[NETWORK_WORDS : NETWORK_WORDS + layers + 1])
+        return Network(sizes=sizes, steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
+                       stochastic=bool(switches & 1), lazy=bool(switches & 2), **fields)  # fmt: skip
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"network: the record makes no sense ({error})") from None
+
+
+def settings(network: Network, machine: Machine) -> dict[str, int]:
+    """Registers that belong to a network, as far as the machine has them, by name."""
+    values = {"last_step": network.steps - 1, "last_sample": network.batch - 1,
+              "rounding": int(network.stochastic), "alpha_min": network.alpha_min}  # fmt: skip
+    return {name: value for name, value in values.items() if name in registers(machine)}
+
+
+def configuration(plan: Plan) -> Writes:
+    """What a host writes, in this order: address and 32-bit words. The record is cleared first and written last, so that a
+    configuration which was cut off is noticed."""
+    machine, memory = plan.machine, regions(plan.machine)
+    if machine.fixed:
+        return
+    place, words = memory["network"].address(0), record(plan.network)
+    yield place, [0]
+    for name, rows in zip(("lane_program", "neuron_program"), plan.tables, strict=True):
+        for lane in range(memory[name].lanes):
+            yield memory[name].address(0, lane), [row >> 32 * lane & 0xFFFF_FFFF for row in rows]
+    for lane in range(machine.lanes):  # a lane without a neuron in a layer's last group keeps delta 0, and adds nothing to an error
+        yield memory["delta"].address(0, lane), [0] * memory["delta"].depth
+    if machine.gathers:  # A is 0 between the steps of a network that has no A in its state
+        yield memory["alpha_grad"].address(0), [0] * memory["alpha_grad"].depth
+    if machine.events:  # an event is a value other than 0: the last frame of a network for frames stays
+        for lane in range(memory["event"].lanes):
+            yield memory["event"].address(0, lane), [0] * memory["event"].depth
+    for name, value in (settings(plan.network, machine) | ({"gathered": 0} if machine.capacity.batch > 1 else {})).items():
+        yield REGISTERS[name].address, [value]
+    yield place + 1, words[1:]
+    yield place, words[:1]

@@ -1,0 +1,158 @@
+"""Hands deltas to the lanes and lists what has a non-zero delta; hands on spikes and traces likewise."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from hw.machine import Machine
+from hw.numbers import bits_for
+from hw.pipeline import delay
+from hw.program import NeuronOp, neuron_fields
+from hw.streams import own_word, row_layout
+
+
+def delta_entry(c: Machine) -> data.StructLayout:
+    """A group of lanes: its first weight row, its number in the layer, and whether it is the last one.
+
+    In a layer banked by its inputs an entry stands for a neuron, and has its delta."""
+    value = {"value": data.ArrayLayout(1, c.delta.bits)} if c.both_ways else {}
+    return data.StructLayout({"row": bits_for(c.capacity.weight_rows), "number": bits_for(c.listed_deltas), "last": 1} | value)
+
+
+def nonzero(word) -> Value:
+    """Whether one of the deltas of a word is of a neuron, and not 0."""
+    return Cat((delta != 0) & of_neuron for delta, of_neuron in zip(word.lane, word.mask, strict=True)).any()
+
+
+class Dealer(wiring.Component):
+    """Takes in order what a layer's neurons have for their lanes, in every cycle a word of the neuron lanes or a single neuron.
+
+    Neuron i goes to lane i mod P, row `base` + i div P. `start` begins a layer; `ends`: the word is the last of its row of
+    lanes, or of the `words` of the layer.
+
+    Timing:   one word a cycle. Where lanes lie far away they get their words `Wires.ends` cycles later
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        fields = neuron_fields(machine)
+        super().__init__(
+            {
+                "start": In(1),
+                "base": In(fields["delta_row"]),
+                "words": In(fields["words"]),
+                "valid": In(1),
+                "mask": In(machine.neuron_lanes),
+                "last": Out(1),
+                "ends": Out(1),
+                "write": Out(machine.lanes),
+                "write_row": Out(fields["delta_row"]),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, late = self.machine, lambda value: delay(m, value, self.machine.wires.ends)
+        part, left, row = Signal(c.lanes // c.neuron_lanes, init=1), Signal.like(self.words), Signal.like(self.base)
+        whole = self.mask[-1] if c.both_ways else Const(1)  # neurons come one by one otherwise
+        strobes = Cat(late(self.mask) & bit.replicate(c.neuron_lanes) for bit in late(part))
+        m.d.comb += [
+            self.last.eq(left == 1),
+            self.ends.eq((part[-1] & whole) | self.last),
+            self.write.eq(Mux(late(self.valid), strobes, 0)),
+            self.write_row.eq(late(row)),
+        ]
+        with m.If(self.start):
+            m.d.sync += [part.eq(1), left.eq(self.words), row.eq(self.base)]
+        with m.Elif(self.valid):
+            m.d.sync += [left.eq(left - 1), part.eq(Mux(whole, part.rotate_left(1), part)), row.eq(row + self.ends)]
+        return m
+
+
+class DeltaLists(wiring.Component):
+    """Hands a layer's deltas to the lanes and lists the groups of lanes that have one.
+
+    For a layer banked by its inputs the neurons are listed instead. `start` opens the list of the layer that `row` of the
+    neurons' program names. Two lists are kept, odd and even, since an error passes back while the next list is written. A row
+    that `deals` hands on spikes and traces, and lists nothing.
+
+    Timing:   one word a cycle, read latency 1 cycle; where lanes lie far away `nonzero` tells whether a word has a delta
+    """
+
+    def __init__(self, machine: Machine):
+        self.machine, self.index_bits = machine, bits_for(machine.listed_deltas)
+        self.dealer = Dealer(machine)
+        super().__init__(
+            {
+                "start": In(1),
+                "row": In(row_layout(neuron_fields(machine))),
+                "valid": In(1),
+                "word": In(own_word(machine)),
+                "write": Out(machine.lanes),
+                "write_row": Out(neuron_fields(machine)["delta_row"]),
+                "read_odd": In(1),
+                "read_index": In(self.index_bits),
+                "read_enable": In(1),
+                "read_data": Out(delta_entry(machine)),
+                "length": Out(self.index_bits + 1),
+            }
+            | ({"nonzero": In(1)} if machine.wires.ends else {})
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c, row = self.machine, self.row
+        m.submodules.dealer = dealer = self.dealer
+        m.submodules.memory = memory = Memory(shape=delta_entry(c), depth=2 << self.index_bits, init=[])
+        writer, reader = memory.write_port(), memory.read_port()
+        odd, seen, entry, listing = Signal(), Signal(), Signal(delta_entry(c)), Signal()
+        lengths = Array(Signal(self.index_bits + 1, name=f"length_{parity}") for parity in ("even", "odd"))
+        any_delta, over, turned = Signal(), Signal(), row.turned if c.both_ways else 0
+        m.d.comb += [
+            dealer.start.eq(self.start),
+            dealer.base.eq(row.delta_row),
+            dealer.words.eq(row.words),
+            dealer.valid.eq(self.valid),
+            dealer.mask.eq(self.word.mask),
+            self.write.eq(dealer.write),
+            self.write_row.eq(dealer.write_row),
+            any_delta.eq(seen | (self.nonzero if c.wires.ends else nonzero(self.word))),
+            over.eq(self.valid & (dealer.ends | turned)),
+            writer.addr.eq(lengths[odd] | (odd << self.index_bits)),
+            writer.data.eq(entry),
+            writer.data.last.eq(dealer.last),
+            writer.en.eq(over & any_delta & listing),
+            reader.addr.eq(self.read_index | (self.read_odd << self.index_bits)),
+            reader.en.eq(self.read_enable),
+            self.read_data.eq(reader.data),
+            self.length.eq(lengths[self.read_odd]),
+        ]
+        if c.both_ways:
+            m.d.comb += writer.data.value.eq(self._single())
+        with m.If(self.start):
+            m.d.sync += [seen.eq(0), entry.row.eq(row.weight_row), entry.number.eq(0), listing.eq(~row.deals)]
+            with m.If(~row.deals):
+                m.d.sync += [odd.eq(row.odd), lengths[row.odd].eq(0)]
+        with m.Elif(self.valid):
+            m.d.sync += seen.eq(any_delta)
+            with m.If(over):
+                m.d.sync += [seen.eq(0), entry.row.eq(entry.row + row.fan_in), entry.number.eq(entry.number + 1)]
+                with m.If(listing):
+                    m.d.sync += lengths[odd].eq(lengths[odd] + any_delta)
+        return m
+
+    def _single(self) -> Value:
+        """The delta of a word that has only one."""
+        word: Value = Mux(self.word.mask[0], self.word.lane[0], 0)
+        for lane, of_neuron in zip(list(self.word.lane)[1:], list(self.word.mask)[1:], strict=True):
+            word = word | Mux(of_neuron, lane, 0)
+        return word[: self.machine.delta.bits]
+
+
+def starts(row) -> Value:
+    """Whether a row of the neurons' program hands something to the lanes."""
+    erring = (row.op == NeuronOp.OUTPUT_ERROR) | (row.op == NeuronOp.HIDDEN_ERROR)
+    return erring | row.deals | ((row.op == NeuronOp.FINISH) & row.held)

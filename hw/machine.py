@@ -1,0 +1,357 @@
+"""What is built: a machine's lanes, memories and wires, and how much of a network it holds.
+
+Nothing here imports Amaranth or PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from hw.network import Network
+from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, Numbers, Q, ceil_log2, whole
+
+LANES_MAX = 128
+ROWS_MAX = 1 << 20  # of weights, a lane
+SPRAM_ROWS = 1 << 14
+SPRAM_BITS = 64  # of a row: four memories of 16 bits side by side
+
+
+@dataclass(frozen=True)
+class Wires:
+    """How far apart a machine's parts lie: registers on the long ways. They change no number and cost a few cycles."""
+
+    name: str
+    ends: int
+    """Registers at each end of a long way: the host's bus, what neurons and lanes tell each other, behind the lanes' memories."""
+    tree: int
+    """Levels of registers on the way to the lanes, each of which reaches several of the next."""
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a row's address to its weights."""
+        return 1 + self.ends + self.tree
+
+
+NEAR, FAR = Wires("near", 0, 0), Wires("far", 1, 3)
+WIRES = {wires.name: wires for wires in (NEAR, FAR)}
+WEIGHT_MEMORIES = {"block": "two-port block RAM in every lane", "spram": "the single-port memories of the iCE40UP5K"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """The most that a machine holds, in each respect in which a network can be too large. 0, or False: not built."""
+
+    layers: int = 0
+    population: int = 0
+    """Neurons of a layer."""
+    fan_in: int = 0
+    """Inputs of a layer."""
+    classes: int = 0
+    weight_rows: int = 0
+    """Weights in a lane."""
+    grad_rows: int = 0
+    """Gradients that are gathered, in a lane."""
+    delta_rows: int = 0
+    """Neurons in a lane, again those of the first layer behind a held frame, and the inputs of a last layer that is banked by
+    its inputs."""
+    listed_deltas: int = 0
+    """Entries of a list of deltas: groups of lanes, or neurons of a last layer that is banked by its inputs."""
+    neuron_rows: int = 0
+    """Neurons in a neuron lane."""
+    unit_rows: int = 0
+    """Presynaptic units with a weight trace, in a neuron lane."""
+    lists: int = 0
+    """Presynaptic layers whose spikes and traces are listed."""
+    listed: int = 0
+    """Units of these layers."""
+    pixels: int = 0
+    """Inputs of a held frame."""
+    events: int = 0
+    """Inputs with a trace: those that spike, or have a value in every step."""
+    values: bool = False
+    """Inputs may have a value in every step."""
+    batch: int = 1
+    """Samples of a batch."""
+    sample: bool = False
+    """Cadence `sample`: gradients gather until the sample is over."""
+    step: bool = False
+    """Cadence `step`."""
+
+    def __or__(self, other: Capacity) -> Capacity:
+        """What holds the one as well as the other."""
+        return Capacity(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+
+CAPACITY_DOCS = {
+    "layers": "layers",
+    "population": "neurons in a layer",
+    "fan_in": "inputs of a layer",
+    "classes": "classes",
+    "weight_rows": "weight rows a lane",
+    "grad_rows": "gradient rows a lane",
+    "delta_rows": "delta rows a lane",
+    "listed_deltas": "entries of a list of deltas",
+    "neuron_rows": "neurons a neuron lane",
+    "unit_rows": "weight traces a neuron lane",
+    "lists": "listed layers",
+    "listed": "listed units",
+    "pixels": "pixels of a held frame",
+    "events": "inputs that spike or change",
+    "values": "inputs that have a value in every step (frames)",
+    "batch": "samples of a batch",
+    "sample": "gradients that gather over a sample (cadence sample)",
+    "step": "updates in every step (cadence step)",
+}
+
+
+def narrow(network: Network, lanes: int) -> bool:
+    """Whether sweeps of the last layer visit fewer rows, with as many lanes, if it is banked by its inputs, which are spikes."""
+    n, m = network.sizes[-1], network.sizes[-2]
+    spikes = network.n_layers > 1 or network.input == "events"
+    return spikes and not network.lazy and n * -(-m // lanes) < m * -(-n // lanes)
+
+
+def demand(network: Network, lanes: int, neuron_lanes: int, both_ways: bool = False) -> Capacity:
+    """What a network needs of a machine with so many lanes and neuron lanes; `both_ways`: the machine's."""
+    n, sizes = network, network.sizes
+    turned = {n.n_layers} if both_ways and narrow(n, lanes) else set()
+    rows = {l: sizes[l] * -(-sizes[l - 1] // lanes) if l in turned else -(-sizes[l] // lanes) * sizes[l - 1] for l in n.layers}
+    words = {l: -(-sizes[l] // neuron_lanes) for l in n.layers}
+    listed = [sizes[l] for l in range(n.n_layers) if (l or not n.static) and l + 1 not in turned]
+    return Capacity(
+        layers=n.n_layers,
+        population=max(sizes[1:]),
+        fan_in=max(sizes[:-1]),
+        classes=n.classes,
+        weight_rows=sum(rows.values()),
+        grad_rows=sum(rows[l] for l in n.layers if n.gathers(l)),
+        delta_rows=sum(-(-sizes[l] // lanes) for l in n.layers) + (-(-sizes[1] // lanes) if n.static else 0)
+        + sum(-(-sizes[l - 1] // lanes) for l in turned),
+        listed_deltas=max(sizes[l] if l in turned else -(-sizes[l] // lanes) for l in n.layers),
+        neuron_rows=sum(words.values()),
+        unit_rows=sum(words.values()) - words[n.n_layers] + -(-n.input_units // neuron_lanes),
+        lists=len(listed),
+        listed=sum(listed),
+        pixels=sizes[0] if n.static else 0,
+        events=0 if n.static else sizes[0],
+        values=n.input == "frames",
+        batch=n.batch,
+        sample=n.cadence == "sample",
+        step=n.cadence == "step",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Numbers):
+    """A core that holds any network within its `capacity`, loaded at run time.
+
+    Or it holds one network, `fixed`, whose program is wired in."""
+
+    lanes: int = 8
+    """Synapses that are read, summed or updated in one clock cycle."""
+    neuron_lanes: int = 1
+    """Neurons that are updated in one clock cycle."""
+    weight_memory: str = "block"
+    """One of WEIGHT_MEMORIES."""
+    wires: Wires = NEAR
+    """Pipeline registers for long wires."""
+    parity: bool = False
+    """A parity bit beside every word of the lanes' and neurons' memories (the ECP5's have 18 bits a word). A flipped bit is
+    noticed when its word is read. Leakage factors are registers and have no parity, nor has the copy in the lanes that lazy
+    learning makes."""
+    stochastic: bool = False
+    """Has the random bits with which a network may round its weights."""
+    lazy: bool = False
+    """Learns lazily (`Network.lazy`), and nothing else."""
+    both_ways: bool = False
+    """A last layer may be banked by its inputs: lane j mod P holds the weights of input j.
+
+    A narrow layer keeps more lanes busy so (`narrow`)."""
+    shared: bool = False
+    """The neurons use the multipliers of the first lanes, which take no row meanwhile.
+
+    Two lanes share the logic that changes weights. That takes fewer multipliers and cells, and a few more cycles; the numbers
+    are the same. It is for `weight_memory` spram, whose weights change in every second cycle."""
+    capacity: Capacity = Capacity()
+    fixed: Network | None = None
+    """The only network of a machine whose program and tables are wired in, where cells are too scarce to load them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (whole(self.lanes) and 1 <= self.lanes <= LANES_MAX):
+            raise self.bad("lanes", f"a whole number of 1 to {LANES_MAX}")
+        if not (whole(self.neuron_lanes) and self.neuron_lanes in self._neuron_lanes):
+            raise self.bad("neuron_lanes", f"a power of two that divides lanes: {', '.join(map(str, self._neuron_lanes))}")
+        if self.weight_memory not in WEIGHT_MEMORIES:
+            raise self.bad("weight_memory", " or ".join(WEIGHT_MEMORIES))
+        if self.wires not in WIRES.values():
+            raise self.bad("wires", " or ".join(WIRES))
+        for field in ("parity", "stochastic", "lazy", "both_ways", "shared"):
+            if not isinstance(getattr(self, field), bool):
+                raise self.bad(field, "True or False")
+        if self.capacity.weight_rows > ROWS_MAX:
+            raise ValueError(f"weight_rows: {self.capacity.weight_rows} in each of {self.lanes} lanes are not legal;"
+                             f" legal is at most {ROWS_MAX}")  # fmt: skip
+        if self.fixed and self.fixed.batch > 1:
+            raise ValueError(f"batch: {self.fixed.batch} is not legal in a network that is wired in; legal is 1")
+        if self.weight_memory == "spram":
+            self._check_spram()
+        if self.stochastic and self.lanes % 8 and 8 % self.lanes:
+            raise self.bad("lanes", "1, 2, 4 or a multiple of 8 where weights are rounded by chance"
+                                    " (random bits come in tiles of 8 neurons)")  # fmt: skip
+        if self.both_ways and (self.weight_memory == "spram" or self.lazy):
+            raise self.bad("both_ways", "False where weight_memory is spram or lazy is True")
+        if self.shared and not (self.weight_memory == "spram" and self._lends and not self.lazy):
+            legal = f"False unless weight_memory is spram, with {NEURON_MULTIPLIERS} lanes to a neuron lane, and not lazy"
+            raise self.bad("shared", legal)
+
+    @property
+    def _lends(self) -> bool:
+        """Whether there are lanes enough to lend the neurons all multipliers they use."""
+        return self.lanes >= NEURON_MULTIPLIERS * self.neuron_lanes
+
+    def _check_spram(self) -> None:
+        if self.w.bits not in (8, 16):
+            raise self.bad("w", "a format of 8 or 16 bits where weight_memory is spram")
+        if self.parity:
+            raise self.bad("parity", "False where weight_memory is spram, which has no spare bit")
+        if self.wires != NEAR:  # one port: reads and writes of rows under way would meet
+            raise self.bad("wires", "near where weight_memory is spram")
+        if self.lanes * self.w.bits != SPRAM_BITS:
+            raise self.bad("lanes", f"{SPRAM_BITS // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
+        if self.capacity.weight_rows > SPRAM_ROWS:
+            raise ValueError(f"weight_rows: {self.capacity.weight_rows} are not legal;"
+                             f" legal is at most {SPRAM_ROWS} where weight_memory is spram")  # fmt: skip
+
+    @classmethod
+    def holding(cls, *networks: Network, **fields_: Any) -> Machine:
+        """A machine that holds each of these networks, whose formats must be the same, and has what they need.
+
+        Other `fields_` as given."""
+        first = networks[0]
+        for other in networks[1:]:
+            for name in (*FORMATS, "alpha_frac", "theta_min"):
+                value, wanted = getattr(other, name), getattr(first, name)
+                if value != wanted:
+                    raise ValueError(f"{name}: {value} of {other.title} is not legal; legal is that of {first.title}, {wanted}")
+        stochastic = any(n.stochastic for n in networks)
+        chosen: dict[str, Any] = {"lazy": first.lazy, "stochastic": stochastic, **asdict_numbers(first)} | fields_
+        plain = cls(**chosen)
+        capacity = Capacity()
+        for network in networks:
+            capacity = capacity | demand(network, plain.lanes, plain.neuron_lanes, plain.both_ways)
+        return replace(plain, capacity=capacity)
+
+    def replace(self, **changes: Any) -> Machine:
+        """The same machine with some fields changed (and checked again). The capacity stays, in rows."""
+        return replace(self, **changes)
+
+    @property
+    def _neuron_lanes(self) -> list[int]:
+        return [1 << k for k in range(LANES_MAX.bit_length()) if self.lanes % (1 << k) == 0]
+
+    # -- what follows for the gateware ----------------------------------------------------------
+    @property
+    def holds_frames(self) -> bool:
+        """Whether it takes held frames."""
+        return self.capacity.pixels > 0
+
+    @property
+    def events(self) -> bool:
+        """Whether it takes inputs that change from step to step: events, or values."""
+        return self.capacity.events > 0
+
+    @property
+    def gathers(self) -> bool:
+        """Whether gradients can gather over a sample."""
+        return self.capacity.sample
+
+    @property
+    def groups(self) -> int:
+        """Groups of lanes of the largest layer."""
+        return -(-self.capacity.population // self.lanes)
+
+    @property
+    def lane_groups(self) -> int:
+        """Groups of lanes of the largest layer, in either direction."""
+        return max(self.groups, -(-self.capacity.fan_in // self.lanes) if self.both_ways else 1)
+
+    def neuron_words(self, n: int) -> int:
+        """Rows that `n` neurons fill in each of the neuron lanes."""
+        return -(-n // self.neuron_lanes)
+
+    @property
+    def listed_deltas(self) -> int:
+        """Entries of the longest list of deltas."""
+        return max(self.capacity.listed_deltas, 1)
+
+    @property
+    def words(self) -> int:
+        """Words of neurons, or of units, of the largest layer."""
+        return self.neuron_words(max(self.capacity.population, self.capacity.events, 1))
+
+    @property
+    def own_bits(self) -> int:
+        """Bits of what a lane keeps of a neuron: its delta, or, for a layer banked by its inputs, a trace with a spike on top."""
+        return max(self.delta.bits, self.trace.bits) + 1 if self.both_ways else self.delta.bits
+
+    @property
+    def alpha_grad_bits(self) -> int:
+        """Bits of A, a gradient summed exactly over the largest layer and the most steps."""
+        steps = self.fixed.steps if self.fixed else self.capacity.batch << 8
+        return min(32, self.grad.bits + ceil_log2(self.capacity.population) + (ceil_log2(steps) if self.gathers else 0))
+
+    @property
+    def current_sum_bits(self) -> int:
+        """Bits of an exact sum of w * x over the widest fan-in, with room for the rounding half."""
+        return ceil_log2((self.capacity.fan_in << (self.w.bits - 1 + PIXEL_FRAC)) + (1 << self.current_shift)) + 1
+
+    @property
+    def error_sum_bits(self) -> int:
+        """Bits of an exact sum of w * delta over the largest layer, with room for the rounding half."""
+        return ceil_log2((self.capacity.population << (self.w.bits + self.delta.bits - 2)) + (1 << self.w.f)) + 1
+
+    # -- identity -----------------------------------------------------------------------------
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Machine:
+        """The machine that `to_json` wrote."""
+        values = json.loads(text)
+        values |= {name: Q(**values[name]) for name in FORMATS}
+        values |= {"wires": Wires(**values["wires"]), "capacity": Capacity(**values["capacity"])}
+        if values["fixed"]:
+            values["fixed"] = Network.from_json(json.dumps(values["fixed"]))
+        return cls(**values)
+
+    @property
+    def digest(self) -> int:
+        """32 bits that name this machine; the core shows them in register `machine`."""
+        return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
+
+
+def asdict_numbers(numbers: Numbers) -> dict[str, Any]:
+    """The fields of Numbers, by name."""
+    return {f.name: getattr(numbers, f.name) for f in fields(Numbers)}
+
+
+def lacks(machine: Machine, network: Network) -> Iterable[str]:
+    """What keeps the machine from running the network: a line each, with what is needed and what there is."""
+    for f in fields(Numbers):
+        if getattr(machine, f.name) != getattr(network, f.name):
+            yield f"{f.name}: {network.title} has {getattr(network, f.name)}, the machine was built for {getattr(machine, f.name)}"
+    if network.lazy != machine.lazy:
+        yield f"lazy: {network.title} has {network.lazy}, the machine was built for {machine.lazy}"
+    if network.stochastic and not machine.stochastic:
+        yield f"stochastic: {network.title} rounds by chance, the machine was built without random bits"
+    need = demand(network, machine.lanes, machine.neuron_lanes, machine.both_ways)
+    for f in fields(Capacity):
+        wanted, there = getattr(need, f.name), getattr(machine.capacity, f.name)
+        if wanted > there:
+            much = f"needs {wanted}, the machine has {there}" if wanted is not True else "needs them, the machine was built without"
+            yield f"{f.name}: {network.title} {much} ({CAPACITY_DOCS[f.name]})"
