@@ -1,6 +1,8 @@
-"""Is the board in order? `python -m sw.bringup --port PORT --board NAME [--program]`: a table of checks, and what to look at for each that fails.
+"""Is the board in order? `python -m sw.bringup --port PORT --board NAME [--program]`.
 
-The network in the device is overwritten. `--port sim` checks the Verilated gateware, `--port golden` the golden model.
+Prints a table of checks, and for each that fails what to look at.
+
+The network in the device, if any, is overwritten. `--port sim` checks the Verilated gateware, `--port golden` the golden model.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,19 +19,26 @@ import numpy as np
 from tqdm import tqdm
 
 from boards import BOARDS, Board
-from hw.config import Config, ceil_log2
-from hw.host.protocol import Link
-from hw.memory_map import REGISTERS, Region, regions
-from sw.checkpoint import check_fits
-from sw.device import WORLDS, Device
+from hw.design import Design
+from hw.host.protocol import VERSION, Link
+from hw.machine import CAPACITY_DOCS, Machine
+from hw.memory_map import LANE_BITS, REGISTERS, ROW_BITS, Region, regions
+from hw.network import Network
+from hw.numbers import PIXEL_FRAC, ceil_log2
+from hw.options import sizes
+from hw.plan import compile
+from sw.device import Device
 from sw.flash import openfpgaloader
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 from sw.transport.base import DeviceError, Transport
 from sw.transport.batch import Batch
+from sw.transport.process import WORLDS
 
-MARCHED = ("weight", "grad", "membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad", "delta_sum", "delta",
-           "alpha", "alpha_grad", "surrogate", "error_table", "count")  # fmt: skip
+MARCHED = (
+    "weight", "grad", "membrane", "theta", "theta_trace", "alpha_trace", "weight_trace", "current", "theta_grad", "input_grad",
+    "delta_sum", "delta", "alpha", "alpha_grad", "surrogate", "error_table", "count", "lane_program", "neuron_program", "network",
+)  # fmt: skip
 """Memories that hold what a host writes."""
 NEURON = ("membrane", "spike", "theta_trace", "alpha_trace", "weight_trace", "current", "count")
 """Arrays that an inference leaves behind."""
@@ -37,13 +47,15 @@ MARCH_PART = 256  # words of a memory that are marched over in one go of the pro
 ADVICE = {
     "program": "the USB cable and its driver (Linux: libusb-1.0 and the udev rules of openFPGALoader); the board's name",
     "link": "power and USB cable; the path of the port; that the bitstream is for this board; that no other program holds the port",
-    "configuration": "that the bitstream is of this configuration: build and program it again",
+    "machine": "that the bitstream is of this board's design: build and program it again",
+    "network": "timing of the build (is Fmax above the clock?); the memories lane_program, neuron_program and network",
     "memory": "supply and clock of the FPGA (a memory that loses bits); else build again with another --seed",
     "lights": "the LEDs' pins in boards/__init__.py",
     "generator": "hw/weight/dither.py; timing of the build (is Fmax above the clock?)",
     "neurons": "timing of the build (is Fmax above the clock?); then hw/spike, the arrays named",
     "learning": "timing of the build (is Fmax above the clock?); then hw/error and hw/weight, the arrays named",
-    "speed": "other load on the PC; the latency timer of the USB bridge (1 ms is best); the length of the cable if requests are repeated",
+    "speed": "other load on the PC; the latency timer of the USB bridge (1 ms is best); the length of the cable if requests are"
+             " repeated",
 }
 
 
@@ -63,31 +75,56 @@ class Failure(Exception):
     """A check that failed; the message is what was found."""
 
 
-def bring_up(port: str | Transport, config: Config, link: Link, *, seed: int = 1, quiet: bool = True) -> Iterator[Outcome]:
-    """All checks, one after another; the first two end the table if they fail. The network in the device is lost."""
+def bring_up(port: str | Transport, design: Design, link: Link, *, seed: int = 1, quiet: bool = True) -> Iterator[Outcome]:
+    """All checks of a device that is to be the machine of `design`, with its network, one after another.
+
+    The first two end the table if they fail. What the device holds is lost.
+    """
     try:
-        device = Device.open(port, config=config if port in WORLDS else None, link=link)
+        device = Device.open(port, machine=design.machine, link=link)
     except DeviceError as e:
         yield Outcome("link", False, str(e))
         return
     with device:
-        info = device.info()
-        yield Outcome("link", True, f"{info.port}, {f'{info.baud:,} baud' if info.baud else 'in this process'}, version 1")
-        try:
-            check_fits(device.config, config)
-        except ValueError as e:
-            yield Outcome("configuration", False, str(e))
+        info, machine = device.info(), design.machine
+        yield Outcome("link", True, f"{info.port}, {f'{info.baud:,} baud' if info.baud else 'in this process'}, version {VERSION}")
+        wrong = difference(info.machine, machine)
+        if wrong:
+            yield Outcome("machine", False, wrong)
             return
-        yield Outcome("configuration", True, f"{config.title}, {config.lanes} lanes, digest {config.digest:#010x}")
-        for region in regions(config).values():
+        most = f"{machine.capacity.layers} layers at most" if not machine.fixed else "one network"
+        yield Outcome("machine", True, f"{machine.lanes} lanes, {most}, digest {machine.digest:#010x}")
+        for region in regions(machine).values():
             if region.name in MARCHED:
                 yield _outcome(f"memory {region.name}", partial(march, device, region, quiet=quiet))
-        yield _outcome("memory frame" if config.static else "memory event", lambda: check_input(device, seed))
+        configured = _outcome("network", lambda: check_network(device, design.network))
+        yield configured
+        if not configured.passed:
+            return
+        if machine.holds_frames:
+            yield _outcome("memory frame", lambda: check_frame(device, seed))
+        if machine.events:
+            yield _outcome("memory event", lambda: check_events(device))
         yield _outcome("lights", lambda: check_lights(device))
         yield _outcome("generator", lambda: check_generator(device, seed))
         yield _outcome("neurons", lambda: check_neurons(device, seed))
         yield _outcome("learning", lambda: check_learning(device, seed))
         yield _outcome("speed", lambda: measure_speed(device))
+
+
+def difference(got: Machine, wanted: Machine) -> str | None:
+    """The first field in which a device is not what it should be, or None."""
+    for of, has, should in ((Machine, got, wanted), (type(wanted.capacity), got.capacity, wanted.capacity)):
+        for f in fields(of):
+            a, b = getattr(has, f.name), getattr(should, f.name)
+            if a != b and f.name != "capacity":
+                a, b = (getattr(value, "name", None) or getattr(value, "title", value) for value in (a, b))
+                return f"{f.name}: the device was built with {a}, the board's design has {b}{_meaning(f.name)}"
+    return None
+
+
+def _meaning(field: str) -> str:
+    return f" ({CAPACITY_DOCS[field]})" if field in CAPACITY_DOCS else ""
 
 
 def _outcome(name: str, check: Callable[[], str | None]) -> Outcome:
@@ -102,8 +139,8 @@ def _outcome(name: str, check: Callable[[], str | None]) -> Outcome:
 
 
 def march(device: Device, region: Region, *, quiet: bool = True) -> str:
-    """March C- over a memory, each word read and written before the next one, with a background of 0101: finds stuck bits, words that
-    cannot be reached or share a place, and words that disturb others.
+    """March C- over a memory, each word read and written before the next one, with a background of 0101: finds stuck bits, words
+    that cannot be reached or share a place, and words that disturb others.
 
     Source: A. J. van de Goor, Using march tests to test SRAMs, IEEE Design & Test 10 (1993).
     """
@@ -127,34 +164,54 @@ def march(device: Device, region: Region, *, quiet: bool = True) -> str:
                 if wanted is not None and (words != wanted).any():
                     first = int(np.flatnonzero(words != wanted)[0])
                     address, word = int(part[first]), int(words[first])
-                    raise Failure(f"lane {address >> 16 & 0xFF} row {address & 0xFFFF} holds {word:#x}, {wanted:#x} was written;"
-                                  f" bits {word ^ wanted:#x} differ")  # fmt: skip
+                    lane, row = address >> ROW_BITS & (1 << LANE_BITS) - 1, address & (1 << ROW_BITS) - 1
+                    raise Failure(f"lane {lane} row {row} holds {word:#x}, {wanted:#x} was written; bits {word ^ wanted:#x} differ")
                 bar.update(len(part))
     for lane in range(region.lanes):  # lanes that no neuron uses must hold 0
         device.write_words(region.address(0, lane), np.zeros(region.depth, np.int64))
     return f"March C-, {len(addresses):,} words of {region.bits} bits"
 
 
-def check_input(device: Device, seed: int) -> str:
-    """The memory of a sample: pixels that are not zero are listed, events are held."""
-    c, rng = device.config, np.random.default_rng(seed)
-    if not c.static:
-        region = device.region("event")
-        for word in (1, 0):
+def check_network(device: Device, network: Network) -> str:
+    """The device takes the network, says so, and holds its programs."""
+    device.configure(network)
+    held = device.held()
+    if held != network:
+        raise Failure(f"{held.title if held else 'no network'} is held, {network.title} was loaded")
+    if not device.machine.fixed:
+        for name, table in zip(("lane_program", "neuron_program"), device.plan.tables, strict=True):
+            region = device.region(name)
             for lane in range(region.lanes):
-                device.write_words(region.address(0, lane), [word] * region.depth)
-            for lane in range(region.lanes):
-                if (device.read_words(region.address(0, lane), region.depth) != word).any():
-                    raise Failure(f"events of {word} do not stay in lane {lane}")
-        return f"{region.lanes * region.depth} events"
-    region = device.region("frame")
-    for pixels in (rng.integers(1, 256, c.sizes[0]), rng.integers(0, 256, c.sizes[0]) * rng.integers(0, 2, c.sizes[0])):
+                want = [row >> 32 * lane & 0xFFFF_FFFF for row in table]
+                if device.read_words(region.address(0, lane), len(want)).tolist() != want:
+                    raise Failure(f"{name}: word {lane} of a row is not what was written")
+    c = network
+    return f"{c.title}, T = {c.steps}, {c.input} input, cadence {c.cadence}" + (", wired in" if device.machine.fixed else "")
+
+
+def check_events(device: Device) -> str:
+    """The events of a step are held."""
+    region = device.region("event")
+    for word in (1, 0):
+        for lane in range(region.lanes):
+            device.write_words(region.address(0, lane), [word] * region.depth)
+        for lane in range(region.lanes):
+            if (device.read_words(region.address(0, lane), region.depth) != word).any():
+                raise Failure(f"events of {word} do not stay in lane {lane}")
+    return f"{region.lanes * region.depth} events"
+
+
+def check_frame(device: Device, seed: int) -> str:
+    """Pixels that are not zero are listed."""
+    region, rng = device.region("frame"), np.random.default_rng(seed)
+    n = region.depth
+    for pixels in (rng.integers(1, 256, n), rng.integers(0, 256, n) * rng.integers(0, 2, n)):
         device.write_words(region.address(0), pixels)
         (k,) = np.nonzero(pixels)
         count = int(device.read_words(REGISTERS["frame_length"].address, 1)[0])
-        if count != len(k) or (device.read_words(region.address(0), count) != k << 8 | pixels[k]).any():
+        if count != len(k) or (device.read_words(region.address(0), count) != k << PIXEL_FRAC | pixels[k]).any():
             raise Failure(f"{count} pixels are listed, {len(k)} are not zero, or their values differ")
-    return f"{region.depth} pixels, {len(k)} listed"
+    return f"{n} pixels, {len(k)} listed"
 
 
 def check_lights(device: Device) -> str | None:
@@ -167,20 +224,21 @@ def check_lights(device: Device) -> str | None:
     return "configured and alive are on, busy and error off"
 
 
-def _twins(device: Device, seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
+def _twins(device: Device, seed: int) -> tuple[GoldenNetwork, np.ndarray, np.ndarray]:
     """A golden network in the state that the device is given, samples, and labels."""
     c, rng = device.config, np.random.default_rng(seed)
     state = initial_state(c, seed, gain=4.0, theta=0.5, alpha=max(0.9, c.alpha_min / c.alpha_one))
-    network = Network(c)
+    network = GoldenNetwork(c)
     network.load(state)
     network.rate_w, network.rate_theta, network.rate_alpha = 4, 5, 6
     device.write_state(network.read())
     device.set_rates(rate_w=4, rate_theta=5, rate_alpha=6)
-    samples = rng.integers(0, 256, (3, c.sizes[0])).astype(np.uint8) if c.static else rng.random((3, c.steps, c.sizes[0])) < 0.3
+    shape = (3, c.sizes[0]) if c.static else (3, c.steps, c.sizes[0])
+    samples = rng.random(shape) < 0.3 if c.input == "events" else rng.integers(0, 256, shape).astype(np.uint8)
     return network, samples, rng.integers(0, c.classes, 3)
 
 
-def _compare(device: Device, network: Network, kinds: tuple[str, ...] | None) -> int:
+def _compare(device: Device, network: GoldenNetwork, kinds: tuple[str, ...] | None) -> int:
     """Compares arrays of the state; how many words."""
     got, want, words = device.read_state(), network.read(), 0
     wrong = [name for name in want if (kinds is None or name.split(".")[0] in kinds) and not np.array_equal(got[name], want[name])]
@@ -284,19 +342,39 @@ def as_text(outcomes: list[Outcome]) -> str:
         if o.advice:
             lines.append(f"{'':<{width}}        look at: {o.advice}")
     failed = [o.check for o in outcomes if o.passed is False]
-    lines.append(f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}" if failed else f"all {len(outcomes)} checks passed")
+    lines.append(
+        f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}" if failed else f"all {len(outcomes)} checks passed"
+    )
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sw.bringup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m sw.bringup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", required=True, help="serial port, sim, or golden")
     parser.add_argument("--board", choices=BOARDS, required=True, metavar="NAME", help=f"one of {', '.join(BOARDS)}")
-    parser.add_argument("--program", action="store_true", help="build and load the board's bitstream first (default: it runs already)")
-    parser.add_argument("--keep", action="store_true", help="with --program: write it to the flash, so that the board starts with it (default: iCE40 only)")
+    parser.add_argument(
+        "--program", action="store_true", help="build and load the board's bitstream first (default: it runs already)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true",
+        help="with --program: write it to the flash, so that the board starts with it (default: iCE40 only)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--net", type=sizes, metavar="N-N-N", help="check with a network of these sizes (default: the board's first one)"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples and weights (default: %(default)s)")
     given = parser.parse_args(arguments)
     board, outcomes = BOARDS[given.board], []
+    design = board.design
+    if given.net:
+        try:
+            network = design.network.replace(sizes=given.net)
+            compile(network, design.machine)
+        except ValueError as e:
+            parser.error(f"--net: {e}")
+        design = replace(design, network=network)
     if given.program and given.port in WORLDS:
         parser.error(f"--program: {given.port} is no board")
     if given.keep and not given.program:
@@ -307,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes.append(program(board, keep=given.keep))
         print(as_text(outcomes[-1:]).splitlines()[0], flush=True)
         time.sleep(1)
-    for outcome in bring_up(given.port, board.config, board.link, seed=given.seed, quiet=False):
+    for outcome in bring_up(given.port, design, board.link, seed=given.seed, quiet=False):
         outcomes.append(outcome)
     print(as_text(outcomes))
     return int(any(o.passed is False for o in outcomes))

@@ -7,8 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from dataclasses import fields as fields_of
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +15,26 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from hw.config import Config, Q
+from hw.network import Network
 from sw import checks
 
-FORMAT, VERSION = "orthospike-checkpoint", 1
+FORMAT, VERSION = "orthospike-checkpoint", 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A configuration, the arrays of its learning state (`hw.memory_map.state_fields`), learning rates and counters by name."""
+    """A network, the arrays of its learning state (`hw.network.state_arrays`), learning rates and counters by name."""
 
-    config: Config
+    network: Network
     state: dict[str, np.ndarray]
     rates: dict[str, int]
     counters: dict[str, int]
 
 
-def config_of(text: str) -> Config:
-    """The inverse of `Config.to_json`."""
-    given = json.loads(text)
-    formats = {name for name, value in asdict(Config()).items() if isinstance(value, dict)}
-    fields: dict[str, Any] = {name: Q(**value) if name in formats else value for name, value in given.items()}
-    return Config(**fields)
-
-
-def check_fits(built: Config, wanted: Config) -> None:
-    """ValueError names the first field in which a network's configuration is not the one a device was built for. What changes no number is
-    the device's own matter: parity, sharing, lists of lanes, registers on the way to the weights."""
-    for field in (f for f in fields_of(Config) if f.name not in ("parity", "shared", "lane_lists", "weight_latency")):
-        has, needs = getattr(built, field.name), getattr(wanted, field.name)
-        if has != needs:
-            raise ValueError(f"{field.name}: the device was built with {has}, the network needs {needs}; build one that fits"
-                             " (`python -m hw.build --help`), or use another network")  # fmt: skip
-
-
 def write(path: str | Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint in one go: `path` holds the old file or the new one, never a part. The folder must exist."""
     state = {name: np.array(array, np.int64, order="C") for name, array in sorted(checkpoint.state.items())}
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": checkpoint.config.to_json(),
+    metadata = {"format": FORMAT, "version": str(VERSION), "network": checkpoint.network.to_json(),
                 "rates": json.dumps(checkpoint.rates), "counters": json.dumps(checkpoint.counters)}  # fmt: skip
     metadata["checksum"] = _checksum(state, metadata)
     path = Path(path)
@@ -88,13 +69,13 @@ def read(path: str | Path) -> Checkpoint:
     checksum = metadata.pop("checksum", "")
     if checksum != _checksum(state, metadata):
         raise ValueError(f"checksum: {path} is damaged; take an older checkpoint")
-    config = config_of(metadata["config"])
-    known = checks.legal_state(config)
+    network = Network.from_json(metadata["network"])
+    known = checks.legal_state(network)
     missing = sorted(set(known) - set(state))
     if missing:
         raise ValueError(f"{missing[0]}: {path} lacks this array")
-    state = {name: checks.check_state(config, name, array) for name, array in state.items()}
-    return Checkpoint(config, state, json.loads(metadata["rates"]), json.loads(metadata["counters"]))
+    state = {name: checks.check_state(network, name, array) for name, array in state.items()}
+    return Checkpoint(network, state, json.loads(metadata["rates"]), json.loads(metadata["counters"]))
 
 
 def _checksum(state: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:

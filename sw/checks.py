@@ -7,41 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.config import PIXEL_FRAC, RATE_MAX, Config
-from hw.memory_map import LEARN_L, LEARN_T, LEARN_W, state_fields
+from hw.network import Legal, Network, state_arrays
+from hw.numbers import LEARN_L, LEARN_T, LEARN_W, PIXEL_FRAC, RATE_MAX
 
 SWITCHES = {"w": LEARN_W, "t": LEARN_T, "l": LEARN_L}
 PIXEL_MAX = (1 << PIXEL_FRAC) - 1
 
 
-class Legal(NamedTuple):
-    """What an array of the learning state may hold: its shape, and its least and greatest value."""
-
-    shape: tuple[int, ...]
-    low: int
-    high: int
-
-
 @lru_cache(maxsize=64)
-def legal_state(config: Config) -> dict[str, Legal]:
+def legal_state(config: Network) -> dict[str, Legal]:
     """What each array of the learning state may hold, by name."""
-    out = {}
-    for name, field in state_fields(config).items():
-        low = -(1 << (field.bits - 1)) if field.signed else 0
-        high = low + (1 << field.bits) - 1
-        if name == "alpha":
-            low, high = config.alpha_min, config.alpha_one
-        elif name == "rng":
-            low = 1
-        elif name.startswith("theta."):
-            low = config.theta_min
-        out[name] = Legal(field.addresses.shape, low, high)
-    return out
+    return state_arrays(config)
 
 
 def _whole(name: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
@@ -66,17 +46,20 @@ def _within(name: str, array: np.ndarray, low: int, high: int) -> np.ndarray:
     return array
 
 
-def check_sample(config: Config, sample: ArrayLike) -> np.ndarray:
-    """The sample as the core takes it: uint8 (N0,) for static input, bool (T, N0) for events.
+def check_sample(config: Network, sample: ArrayLike) -> np.ndarray:
+    """The sample as the core takes it: uint8 (N0,) for static input, bool (T, N0) for events, uint8 (T, N0) for frames.
 
     Raises ValueError on a wrong shape or type, NaN, and values out of range.
     """
     if config.static:
         return _within("sample", _whole("sample", sample, config.sizes[:1]), 0, PIXEL_MAX).astype(np.uint8, copy=False)
-    return _within("sample", _whole("sample", sample, (config.steps, config.sizes[0])), 0, 1).astype(bool, copy=False)
+    steps = _whole("sample", sample, (config.steps, config.sizes[0]))
+    if config.input == "frames":
+        return _within("sample", steps, 0, PIXEL_MAX).astype(np.uint8, copy=False)
+    return _within("sample", steps, 0, 1).astype(bool, copy=False)
 
 
-def check_events(config: Config, addresses: Sequence[Iterable[int]]) -> np.ndarray:
+def check_events(config: Network, addresses: Sequence[Iterable[int]]) -> np.ndarray:
     """Event addresses, one list a time step, as a sample: bool (T, N0). Raises ValueError for an address beyond the input layer."""
     if len(addresses) != config.steps:
         raise ValueError(f"events: {len(addresses)} time steps are not legal; legal is {config.steps}")
@@ -87,14 +70,14 @@ def check_events(config: Config, addresses: Sequence[Iterable[int]]) -> np.ndarr
     return sample
 
 
-def check_address(config: Config, address: int, where: str = "event") -> int:
+def check_address(config: Network, address: int, where: str = "event") -> int:
     """An event's address, an input of the first layer."""
     if not (isinstance(address, int | np.integer) and 0 <= address < config.sizes[0]):
         raise ValueError(f"events: address {address} ({where}) is not legal; legal is 0 to {config.sizes[0] - 1}, the input layer")
     return int(address)
 
 
-def check_label(config: Config, label: int | None) -> int:
+def check_label(config: Network, label: int | None) -> int:
     """The label of a sample to learn from."""
     if isinstance(label, bool) or not isinstance(label, int | np.integer) or not 0 <= label < config.classes:
         raise ValueError(f"label: {label} is not a class; legal is 0 to {config.classes - 1}")
@@ -120,7 +103,7 @@ def check_rate(name: str, rate: int) -> int:
     return int(rate)
 
 
-def check_state(config: Config, name: str, array: ArrayLike) -> np.ndarray:
+def check_state(config: Network, name: str, array: ArrayLike) -> np.ndarray:
     """An array of the learning state as int64, by a name of `hw.memory_map.state_fields`.
 
     Raises ValueError for an unknown name, a wrong shape or type, and values that do not fit: how many, and the largest.

@@ -25,7 +25,10 @@ def cxx() -> str:
 
 
 def cached(cache: Path, make: Callable[[Path], None], *key: str) -> Path:
-    """The folder in `cache` named after the hash of `key`; made by `make` in a temporary place first, so that it is whole or absent."""
+    """The folder in `cache` named after the hash of `key`.
+
+    `make` makes it in a temporary place first, so that it is whole or absent.
+    """
     folder = cache / hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
@@ -40,7 +43,10 @@ def cached(cache: Path, make: Callable[[Path], None], *key: str) -> Path:
 
 
 def shared_library(source: Path) -> Path:
-    """The shared library of one C++ file, compiled for this machine's processor. RuntimeError with the compiler's messages if it fails."""
+    """The shared library of one C++ file, compiled for this machine's processor.
+
+    RuntimeError with the compiler's messages if it fails.
+    """
 
     def run(*command: object) -> str:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)

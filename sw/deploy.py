@@ -1,16 +1,19 @@
 """Put a network from another framework on the chip: `python -m sw.deploy model.nir`.
 
-Reads a NIR graph, chooses number formats from calibration data, the smallest board that holds it, and writes configuration and
-integers as one image for `hw.build --image`, `sim.cosim --image` and the driver. Says what each choice costs.
+Reads a NIR graph, chooses number formats from calibration data and the smallest board that holds it, as that is or built for it,
+and writes network and integers as one image for the driver and for `sim.cosim --image`. Says what each choice costs, and what to do
+next.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +23,18 @@ from tqdm import tqdm
 
 from boards import BOARDS, Board, get_board
 from hw import build
-from hw.config import CADENCES, INPUTS, PIXEL_FRAC, Config, Q
+from hw.design import Design
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import PIXEL_FRAC, Q
+from hw.options import as_options, differences, output, whole
+from hw.plan import compile
 from sw import data, nirgraph
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
 from sw.image import ONE, Image, Origin
 from sw.nirgraph import APPROXIMATIONS, DECAYS, RESETS, Layer, Reading
-from sw.options import output, whole
 
 SCALES = 2.0 ** (np.arange(-8, 9) / 4)
 """Thresholds that a layer may have in the core: membranes and weights scale with them."""
@@ -48,21 +54,24 @@ class Samples(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a network did: class of each sample (n,), spikes (n, T, neurons), and mean square of what each layer was given, (M,) each."""
+    """What a network did.
+
+    The class of each sample (n,), spikes (n, T, neurons), and the mean square of what each layer was given, (M,) for each layer.
+    """
 
     winners: np.ndarray
     spikes: np.ndarray
     power: list[np.ndarray]
 
 
-# -- the network as the core is built: biases become weights of inputs that are always on --------------------------------------------------
+# -- the network as the core is built: biases become weights of inputs that are always on ------------------------------------------
 
 
 def with_ones(network: Sequence[Layer], kind: str, input_scale: float = 1.0) -> tuple[list[Layer], int]:
     """The network as the core does it, with thresholds 1 and without biases, and how many layers got a unit that is always on.
 
-    Scaling a neuron's weights, bias and threshold alike changes none of its spikes. A bias is the weight of such a unit: an input of
-    the greatest value, and in hidden layers a neuron far above its threshold (here 0) in every step.
+    Scaling a neuron's weights, bias and threshold alike changes none of its spikes. A bias is the weight of a unit that is always
+    on: an input of the greatest value, and in hidden layers a neuron far above its threshold (here 0) in every step.
     """
     ones = max((l for l, layer in enumerate(network, 1) if layer.bias.any()), default=0)
     out = []
@@ -82,7 +91,8 @@ def with_ones(network: Sequence[Layer], kind: str, input_scale: float = 1.0) -> 
 def simulate(network: Sequence[Layer], samples: np.ndarray, steps: int, input_scale: float = 1.0) -> Run:
     """Run a network in floating point on the samples it takes."""
     static = samples.ndim == 2
-    x = samples * input_scale / (1 << PIXEL_FRAC) if static else samples.transpose(1, 0, 2) * input_scale
+    one = 1 if samples.dtype == bool else 1 << PIXEL_FRAC
+    x = (samples if static else samples.transpose(1, 0, 2)) * input_scale / one
     membrane = [np.zeros((len(samples), len(layer.theta))) for layer in network]
     spike = [np.zeros_like(u, dtype=bool) for u in membrane]
     history = []
@@ -96,14 +106,15 @@ def simulate(network: Sequence[Layer], samples: np.ndarray, steps: int, input_sc
     spikes = np.stack(history, 1)
     classes = len(network[-1].theta)
     count = spikes[..., -classes:].sum(1)
-    order = np.lexsort((np.broadcast_to(-np.arange(classes), count.shape), membrane[-1], count))  # the readout's keys, the last one first
+    # The readout's keys, the last one first.
+    order = np.lexsort((np.broadcast_to(-np.arange(classes), count.shape), membrane[-1], count))
     rates = np.split(spikes.mean((0, 1)), np.cumsum([len(layer.theta) for layer in network])[:-1])
     return Run(order[:, -1], spikes, [(x**2).reshape(-1, x.shape[-1]).mean(0) / input_scale**2, *rates[:-1]])
 
 
 def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
     """Run the golden model on the same samples."""
-    network = Network(image.config)
+    network = GoldenNetwork(image.network)
     network.load(image.state)
     winners, spikes = [], []
     for sample in tqdm(samples, desc="measure", unit=" samples", leave=False, disable=quiet or not sys.stderr.isatty()):
@@ -112,7 +123,7 @@ def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
     return Run(np.array(winners), np.array(spikes), [])
 
 
-# -- formats ---------------------------------------------------------------------------------------------------------------------------
+# -- formats -----------------------------------------------------------------------------------------------------------------------
 
 
 def quantise(layer: Layer, scale: float, w: Q) -> np.ndarray:
@@ -121,7 +132,10 @@ def quantise(layer: Layer, scale: float, w: Q) -> np.ndarray:
 
 
 def disturbance(layer: Layer, scale: float, w: Q, power: np.ndarray) -> float:
-    """What rounding and clipping to a format do to a layer's currents: the worst neuron's root mean square, as a share of the threshold."""
+    """What rounding and clipping to a format do to a layer's currents.
+
+    The worst neuron's root mean square error, as a share of the threshold.
+    """
     error = (quantise(layer, scale, w) / w.one / scale - np.where(np.isinf(layer.weight), 0, layer.weight))[layer.theta > 0]
     return float(np.sqrt((error**2 @ power).max()))
 
@@ -138,7 +152,16 @@ def weight_formats(bits: int, most: int) -> list[Q]:
     return [Q(bits - f, f) for f in range(min(bits - 1, most), max(0, bits - 8) - 1, -1)]
 
 
-def integers(layers: Sequence[Layer], config: Config, scales: Sequence[float]) -> dict[str, np.ndarray]:
+def membrane_formats(network: Network) -> Iterator[Network]:
+    """The network as it is, and with the other formats of membranes that are legal."""
+    yield network
+    for u in MEMBRANES:
+        with suppress(ValueError):
+            if u != network.u:
+                yield network.replace(u=u, theta_min=max(1, u.one // 16))
+
+
+def integers(layers: Sequence[Layer], config: Network, scales: Sequence[float]) -> dict[str, np.ndarray]:
     """The state to load: weights, thresholds and leakage factors of the layers, and the recipe's tables to learn with."""
     c, recipe, state = config, Recipe(), {}
     for l, layer, scale in zip(c.layers, layers, scales, strict=True):
@@ -164,59 +187,117 @@ def ordinary(layers: Sequence[Layer]) -> np.ndarray:
     return np.concatenate([layer.theta > 0 for layer in layers])
 
 
-def formats(base: Config, layers: Sequence[Layer], bits: int, power: Sequence[np.ndarray], trial: Callable[[Config, Sequence[float]], int] | None,
-            *, quiet: bool = False) -> tuple[Config, list[float]]:  # fmt: skip
-    """The configuration with formats for weights of `bits` bits and for membranes, and the scale of each layer.
+def formats(base: Network, layers: Sequence[Layer], bits: int, power: Sequence[np.ndarray],
+            trial: Callable[[Network, Sequence[float]], int] | None, *, keep: bool = False,
+            quiet: bool = False) -> tuple[Network, list[float]]:  # fmt: skip
+    """The network with formats for weights of `bits` bits and for membranes, and the scale of each layer.
 
-    `trial` counts the spikes that differ from floating point; the coarser format must save a twentieth of them. Without it, weights decide.
+    `trial` counts the spikes that differ from floating point; the coarser format must save a twentieth of them. Without `trial` the
+    weights decide. With `keep` so must any formats but those of `base`, which a machine has already.
     """
-    chosen: list[tuple[float, Config, list[float]]] = []
-    for w in weight_formats(bits, base.grad.f):
+    candidates: list[tuple[float, Network, list[float]]] = []
+    for w in [base.w] * keep + weight_formats(bits, base.grad.f):
         scales = [best_scale(layer, w, p) for layer, p in zip(layers, power, strict=True)]
         cost = max(disturbance(*args) for args in zip(layers, scales, [w] * len(layers), power, strict=True))
         try:
-            chosen.append((cost, base.replace(w=w, stochastic=base.stochastic or w.f < DITHER_BELOW), scales))
+            candidates.append((cost, base.replace(w=w, stochastic=base.stochastic or w.f < DITHER_BELOW), scales))
         except ValueError:
             continue  # not a format of the core
-    if not chosen:
+    if not candidates:
         raise ValueError(f"bits: {bits} is not legal here; legal is 4 to 18, and 8 or 16 where weights are in SPRAM")
-    chosen = sorted(chosen, key=lambda choice: choice[0])
-    best, least = (chosen[0][1], chosen[0][2]), None
+    first = candidates.pop(0) if keep else None
+    ordered = sorted(candidates, key=lambda candidate: candidate[0])
+    if first and first[0] <= max(NOISE, ordered[0][0]):
+        ordered.insert(0, first)
+    best, least = (ordered[0][1], ordered[0][2]), None
     if trial:
-        trials = [(config, u, scales) for _, config, scales in chosen[:3] for u in MEMBRANES if config.w.f + PIXEL_FRAC >= u.f]
-        for config, u, scales in tqdm(trials, desc="formats", leave=False, disable=quiet or not sys.stderr.isatty()):
-            config = config.replace(u=u, theta_min=max(1, u.one // 16))
+        trials = [(config, scales) for _, candidate, scales in ordered[:3] for config in membrane_formats(candidate)]
+        for config, scales in tqdm(trials, desc="formats", leave=False, disable=quiet or not sys.stderr.isatty()):
             differ = trial(config, scales)
             if least is None or differ < 0.95 * least:
                 best, least = (config, scales), differ
     return best
 
 
-# -- boards ----------------------------------------------------------------------------------------------------------------------------
+# -- boards ------------------------------------------------------------------------------------------------------------------------
 
 
-def place(board: Board, wanted: dict[str, Any], bits: int) -> Config | None:
-    """The board's own configuration with the fields `wanted`, in fewer lanes if need be; None if it does not fit."""
-    for memory in dict.fromkeys((board.config.weight_memory, "block")):
-        lanes = 64 // bits if memory == "spram" and bits in (8, 16) else board.config.lanes
-        w = Q(bits - min(bits - 1, board.config.w.f), min(bits - 1, board.config.w.f))
-        found = build.nearest(board, {"lanes": lanes, "weight_memory": memory, "w": w, "stochastic": bits < 12, **wanted})
-        if found and found.sizes == wanted["sizes"]:
-            return found
+class Place(NamedTuple):
+    """A board and the design with which it runs the network: `ready`, as the board is, else to be built."""
+
+    board: Board
+    design: Design
+    ready: bool
+
+    @property
+    def options(self) -> list[str]:
+        """Of `hw.build`."""
+        return as_options(self.board.name, differences(self.design, self.board.name))
+
+
+def as_it_is(board: Board, wanted: dict[str, Any]) -> Design | None:
+    """The board's own design with a network of these fields, if its machine runs it."""
+    try:
+        network = board.design.network.replace(**wanted)
+        compile(network, board.design.machine)
+    except ValueError:
+        return None
+    return replace(board.design, network=network)
+
+
+def built(board: Board, wanted: dict[str, Any]) -> Design | None:
+    """The board's own design with the fields `wanted`, in fewer lanes if need be; None if it does not fit."""
+    own = board.design.machine
+    bits = wanted["w"].bits
+    for memory in dict.fromkeys((own.weight_memory, "block")):
+        lanes = 64 // bits if memory == "spram" and bits in (8, 16) else own.lanes
+        for fewer in (lanes, *(1 << k for k in reversed(range(lanes.bit_length())) if 1 << k < lanes)):
+            try:
+                design = board.design.replace(
+                    **{"lanes": fewer, "neuron_lanes": math.gcd(own.neuron_lanes, fewer), "weight_memory": memory, **wanted}
+                )
+            except ValueError:
+                continue
+            if all(need <= getattr(board.chip, resource) for resource, need in build.needs(design.machine, board).items()):
+                return design
     return None
 
 
-def smallest(wanted: dict[str, Any], bits: int, only: str | None = None) -> tuple[Board, Config]:
-    """The board with the fewest LUTs that holds it, or the one named, and its configuration."""
-    for board in [get_board(only)] if only else sorted(BOARDS.values(), key=lambda board: board.chip.lut):
-        config = place(board, wanted, bits)
-        if config:
-            return board, config
-    sizes = "-".join(map(str, wanted["sizes"]))
-    raise ValueError(f"sizes: {sizes} with weights of {bits} bits fits {only or 'no board'}; `python -m hw.build --list` shows what does")
+def place(board: Board, wanted: dict[str, Any], bits: int) -> Place | None:
+    """How the board runs a network of the fields `wanted` with weights of `bits` bits, as it is or built for it; or None."""
+    own = board.design.network
+    if bits == own.w.bits and (design := as_it_is(board, wanted)):
+        return Place(board, design, True)
+    w = Q(bits - min(bits - 1, own.w.f), min(bits - 1, own.w.f))
+    design = built(board, {"w": w, "stochastic": bits < 12, **wanted})
+    return Place(board, design, False) if design else None
 
 
-# -- all of it -------------------------------------------------------------------------------------------------------------------------
+def places(wanted: dict[str, Any], bits: int, only: str | None = None) -> list[Place]:
+    """Of the boards that hold it, or the one named: those with the fewest LUTs first."""
+    boards = [get_board(only)] if only else sorted(BOARDS.values(), key=lambda board: board.chip.lut)
+    found = [found for board in boards if (found := place(board, wanted, bits))]
+    if not found:
+        sizes = "-".join(map(str, wanted["sizes"]))
+        raise ValueError(
+            f"sizes: {sizes} with weights of {bits} bits fits {only or 'no board'}; `python -m hw.build --list` shows what does"
+        )
+    return found
+
+
+def settle(found: Place, network: Network) -> Place:
+    """The same board with the network's formats: still as it is, or built for it."""
+    own = found.board.design.network
+    changes = {f.name: value for f in fields(network) if (value := getattr(network, f.name)) != getattr(own, f.name)}
+    if found.ready and (design := as_it_is(found.board, changes)):
+        return Place(found.board, design, True)
+    design = built(found.board, {"w": network.w, "stochastic": network.stochastic, **changes})
+    if design is None:
+        raise ValueError(f"sizes: {network.title} with the formats chosen does not fit {found.board.name}; give another --board")
+    return Place(found.board, design, False)
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -224,7 +305,9 @@ class Report:
     """What was deployed, and what it cost. Shares are of 1."""
 
     image: Image
-    board: str
+    place: Place
+    others: list[Place]
+    """What else would hold it."""
     layers: list[dict[str, Any]]
     approximations: list[str]
     samples: int = 0
@@ -236,11 +319,15 @@ class Report:
     steps_of_neurons: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        out = {name: value for name, value in vars(self).items() if name != "image"}
-        return out | {"config": json.loads(self.image.config.to_json()), "origin": asdict(self.image.origin)}
+        out = {name: value for name, value in vars(self).items() if name not in ("image", "place", "others")}
+        machine = json.loads(self.place.design.machine.to_json())
+        out |= {"board": self.place.board.name, "machine": machine, "ready": self.place.ready}
+        out |= {"others": {other.board.name: other.ready for other in self.others}}
+        return out | {"network": json.loads(self.image.network.to_json()), "origin": asdict(self.image.origin)}
 
 
-def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Config().steps, input: str = "static", input_scale: float = 1.0,
+def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network().steps, input: str = "static",
+           input_scale: float = 1.0,
            bits: int = 16, board: str | None = None, cadence: str | None = None, stochastic: bool = False,
            calibration: Samples | None = None, search: int = 100, quiet: bool = True) -> Report:  # fmt: skip
     """A NIR graph as an image for a board, and what that costs on the calibration samples.
@@ -249,7 +336,7 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Config().
         graph: a `nir.NIRGraph`.
         reading: what the graph leaves open.
         steps: time steps of a sample.
-        input: `static` frames or `events`.
+        input: one of hw.network.INPUTS.
         input_scale: what the network was given where the core is given 1.0, a pixel of 256 or an event.
         bits: of a weight.
         board: name; None chooses the smallest that holds it.
@@ -259,54 +346,63 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Config().
         search: samples that are used to choose formats; all are measured.
 
     Raises:
-        ValueError: what the core cannot do, by node and parameter; a network that fits no board; samples that are not the network's.
+        ValueError: what the core cannot do, by node and parameter; a network that fits no board; samples that are not the
+            network's.
     """
     reading = reading or Reading()
     network, said = nirgraph.layers(graph, reading)
     if not 0 < input_scale < np.inf:
         raise ValueError(f"input_scale: {input_scale} is not legal; legal is above 0")
     layers, ones = with_ones(network, input, input_scale)
-    wanted: dict[str, Any] = {"sizes": (layers[0].weight.shape[1], *(len(layer.weight) for layer in layers)), "steps": steps, "input": input}
+    sizes = (layers[0].weight.shape[1], *(len(layer.weight) for layer in layers))
+    wanted: dict[str, Any] = {"sizes": sizes, "steps": steps, "input": input}
     try:
-        Config(sizes=wanted["sizes"], steps=steps, input=input)  # says what is not legal, whatever the board
+        Network(sizes=wanted["sizes"], steps=steps, input=input)  # says what is not legal, whatever the board
     except ValueError as e:
         raise ValueError(f"nodes {', '.join(repr(layer.name) for layer in network)}: {e}") from None
-    chosen, config = smallest(wanted | ({"cadence": cadence} if cadence else {}), bits, board)
-    config = config.replace(stochastic=config.stochastic or stochastic)
+    wanted |= ({"cadence": cadence} if cadence else {}) | ({"stochastic": True} if stochastic else {})
+    chosen, *others = places(wanted, bits, board)
+    if board:
+        others = [other for other in places(wanted, bits) if other.board.name != board]
+    config = chosen.design.network
     x = None if calibration is None else _checked(calibration, config, network[0].weight.shape[1])
     run = None if x is None else simulate(network, x, steps, input_scale)
     power, own = inputs_power(layers, run), ordinary(layers)
 
-    def trial(config: Config, scales: Sequence[float]) -> int:
+    def trial(config: Network, scales: Sequence[float]) -> int:
         assert x is not None and run is not None
         golden = run_golden(Image(config, integers(layers, config, scales), Origin(ones=ones)), x[:search])
         return int((golden.spikes[..., own] != run.spikes[:search]).sum())
 
-    config, scales = formats(config, layers, bits, power, trial if run else None, quiet=quiet)
+    config, scales = formats(config, layers, bits, power, trial if run else None, keep=chosen.ready, quiet=quiet)
     origin = Origin(names=tuple(layer.name for layer in network), theta=tuple(tuple(layer.theta.tolist()) for layer in network),
                     dt=reading.dt, decay=reading.decay, unit_gain=all(layer.unit_gain for layer in network), ones=ones,
                     input_scale=input_scale)  # fmt: skip
     image = Image(config, integers(layers, config, scales), origin)
-    report = Report(image, chosen.name, [_costs(*args, config) for args in zip(layers, scales, power, strict=True)], said)
+    costs = [_costs(*args, config) for args in zip(layers, scales, power, strict=True)]
+    report = Report(image, settle(chosen, config), others, costs, said)
     if calibration is not None and x is not None and run is not None:
         measure(report, run, x, own, calibration.labels, quiet=quiet)
     return report
 
 
-def _checked(samples: Samples, config: Config, inputs: int) -> np.ndarray:
+def _checked(samples: Samples, config: Network, inputs: int) -> np.ndarray:
     """The samples, if they are the network's."""
     x = np.asarray(samples.x)
     legal: tuple[int, ...] = (inputs,) if config.static else (config.steps, inputs)
     if x.ndim != len(legal) + 1 or x.shape[1:] != legal or not len(x):
-        raise ValueError(f"samples: shape {x.shape} is not legal; legal is (n, {', '.join(map(str, legal))}) for {config.input} input")
-    if x.dtype != (np.uint8 if config.static else bool):
-        raise ValueError(f"samples: type {x.dtype} is not legal; legal is {'uint8' if config.static else 'bool'} for {config.input} input")
+        raise ValueError(
+            f"samples: shape {x.shape} is not legal; legal is (n, {', '.join(map(str, legal))}) for {config.input} input"
+        )
+    wanted = np.dtype(bool if config.input == "events" else np.uint8)
+    if x.dtype != wanted:
+        raise ValueError(f"samples: type {x.dtype} is not legal; legal is {wanted} for {config.input} input")
     if samples.labels is not None and np.shape(samples.labels) != x.shape[:1]:
         raise ValueError(f"labels: shape {np.shape(samples.labels)} is not legal; legal is {x.shape[:1]}")
     return x
 
 
-def _costs(layer: Layer, scale: float, power: np.ndarray, config: Config) -> dict[str, Any]:
+def _costs(layer: Layer, scale: float, power: np.ndarray, config: Network) -> dict[str, Any]:
     """What a layer's numbers lose."""
     c = config
     weight = layer.weight[layer.theta > 0] * scale
@@ -338,12 +434,14 @@ def measure(report: Report, run: Run, x: np.ndarray, own: np.ndarray, labels: np
 def calibration(source: str, inputs: int, classes: int, steps: int, kind: str, limit: int) -> Samples:
     """Calibration samples: the training part of a data set by name, or arrays `x` and, if known, `labels` from an .npz file."""
     if source in data.DATASETS:
-        split = data.load(source, Config(sizes=(inputs, 1, classes), steps=steps, input=kind)).train
+        split = data.load(source, Network(sizes=(inputs, 1, classes), steps=steps, input=kind)).train
         n = min(len(split), limit)
         return Samples(np.stack([split.sample(i) for i in range(n)]), split.labels[:n])
     path = Path(source)
     if not path.is_file():
-        raise ValueError(f"calibrate: {source} is neither a file nor a data set; legal is an .npz file or {' or '.join(data.DATASETS)}")
+        raise ValueError(
+            f"calibrate: {source} is neither a file nor a data set; legal is an .npz file or {' or '.join(data.DATASETS)}"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             samples = Samples(file["x"], file.get("labels"))
@@ -353,30 +451,40 @@ def calibration(source: str, inputs: int, classes: int, steps: int, kind: str, l
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m sw.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sw.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     own = "(default: %(default)s)"
     p.add_argument("model", type=Path, metavar="MODEL.nir", help="the network, a NIR graph")
     p.add_argument("--image", type=output, metavar="FILE", help="where the image goes (default: MODEL.image.npz)")
     p.add_argument("--json", type=output, metavar="FILE", help="write the report there too (default: nowhere)")
     meaning = p.add_argument_group("what the graph leaves open")
-    meaning.add_argument("--steps", type=int, default=Config().steps, metavar="T", help=f"time steps of a sample {own}")
-    meaning.add_argument("--input", choices=INPUTS, default="static", help=f"a frame held for T steps, or events {own}")
+    meaning.add_argument("--steps", type=int, default=Network().steps, metavar="T", help=f"time steps of a sample {own}")
+    meaning.add_argument("--input", choices=INPUTS, default="static",
+                         help=f"a frame held for T steps, events, or a frame in every step {own}")  # fmt: skip
     meaning.add_argument("--input-scale", type=float, default=1.0, metavar="X",
-                         help=f"what the network was given where the core is given 1.0, a pixel of 256 or an event {own}")  # fmt: skip
-    meaning.add_argument("--dt", type=float, default=Reading().dt, metavar="SECONDS", help=f"of a time step {own}; snnTorch writes 1e-4")
+                         help="what the network was given where the core is given 1.0, a pixel of 256 or an event"
+                              f" {own}")  # fmt: skip
+    meaning.add_argument(
+        "--dt", type=float, default=Reading().dt, metavar="SECONDS", help=f"of a time step {own}; snnTorch writes 1e-4"
+    )
     meaning.add_argument("--decay", choices=DECAYS, default="euler", help=f"leakage factor 1 - dt/tau, or exp(-dt/tau) {own}")
     meaning.add_argument("--reset", choices=RESETS,
-                         help="after a spike: the threshold is subtracted before the leak, after it, or all (default: as the graph says)")  # fmt: skip
+                         help="after a spike: the threshold is subtracted before the leak, after it, or all"
+                              " (default: as the graph says)")  # fmt: skip
     meaning.add_argument("--approximate", action="append", choices=APPROXIMATIONS, default=[],
-                         help="accept what is not exact: another reset, or one leakage factor a layer (default: refuse)")  # fmt: skip
+                         help="accept what is not exact: another reset, or one leakage factor a layer"
+                              " (default: refuse)")  # fmt: skip
     choice = p.add_argument_group("what it becomes")
-    choice.add_argument("--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)} (default: the smallest that holds it)")
+    choice.add_argument(
+        "--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)} (default: the smallest that holds it)"
+    )
     choice.add_argument("--bits", type=int, default=16, metavar="N", help=f"of a weight {own}")
     choice.add_argument("--cadence", choices=CADENCES, help="when parameters change (default: the board's)")
     choice.add_argument("--stochastic", action="store_true", help="round weight updates by chance (default: if weights are coarse)")
     choice.add_argument("--calibrate", metavar="DATA",
-                        help=f"{' or '.join(data.DATASETS)}, or an .npz file with samples `x`, uint8 (n, N0) or bool (n, T, N0), and `labels`"
-                             " (default: formats by the weights alone, nothing measured)")  # fmt: skip
+                        help=f"{' or '.join(data.DATASETS)}, or an .npz file with samples `x`, uint8 (n, N0) or bool (n, T, N0),"
+                             " and `labels` (default: formats by the weights alone, nothing measured)")  # fmt: skip
     choice.add_argument("--samples", type=whole(1), default=500, metavar="N", help=f"calibration samples to use, at most {own}")
     return p
 
@@ -394,27 +502,38 @@ def main(arguments: list[str] | None = None) -> int:
         if options.calibrate:
             inputs, classes = network[0].weight.shape[1], len(network[-1].weight)
             samples = calibration(options.calibrate, inputs, classes, options.steps, options.input, options.samples)
-        report = deploy(graph, reading=reading, steps=options.steps, input=options.input, input_scale=options.input_scale, bits=options.bits,
-                        board=options.board, cadence=options.cadence, stochastic=options.stochastic, calibration=samples,
-                        quiet=False)  # fmt: skip
+        report = deploy(graph, reading=reading, steps=options.steps, input=options.input, input_scale=options.input_scale,
+                        bits=options.bits, board=options.board, cadence=options.cadence, stochastic=options.stochastic,
+                        calibration=samples, quiet=False)  # fmt: skip
     except (ValueError, FileNotFoundError) as e:
         p.error(str(e))
     report.image.save(path)
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     print(as_text(report))
-    print(f"\nimage           {path}\nnext            python -m sim.cosim --image {path}\n"
-          f"                python -m hw.build --board {report.board} --image {path}")  # fmt: skip
+    print(f"\nimage           {path}")
+    print(_table(zip(("next", *[""] * 9), next_steps(report.place, path), strict=False)))
     return 0
+
+
+def next_steps(place: Place, path: Path) -> list[str]:
+    """What brings the network to life: in the simulation, and on the board."""
+    with_build = [] if place.ready else [f"python -m hw.build {' '.join(place.options)}    # then program it"]
+    return [f"python -m sim.cosim --image {path}", *with_build,
+            f'sw.device.Device.open(PORT).load("{path}")    # in Python; or sw.train_device --image']
 
 
 def as_text(report: Report) -> str:
     """The report for a reader."""
-    r, c = report, report.image.config
+    r, c, machine = report, report.image.network, report.place.design.machine
     ones = r.image.origin.ones
     rows = [
-        ("network", f"{c.title}, T = {c.steps}, {c.input} input" + (f"; {ones} of its units are always on, for biases" if ones else "")),
-        ("board", f"{r.board}, {c.lanes} lanes, weights in {c.weight_memory} RAM, cadence {c.cadence}" + ", stochastic rounding" * c.stochastic),
+        ("network", f"{c.title}, T = {c.steps}, {c.input} input"
+                    + (f"; {ones} of its units are always on, for biases" if ones else "")),
+        ("board", f"{r.place.board.name}, {'as it is' if r.place.ready else 'built for it'}: {machine.lanes} lanes, weights in"
+                  f" {machine.weight_memory} RAM, cadence {c.cadence}" + ", stochastic rounding" * c.stochastic),
+        *(("also holds it", ", ".join(other.board.name for other in r.others if other.ready is ready) + how)
+          for ready, how in ((True, " (as it is)"), (False, " (built for it)")) if any(other.ready is ready for other in r.others)),
         ("formats", f"weights {c.w}, membranes {c.u}"),
     ]
     for layer in r.layers:
@@ -430,7 +549,8 @@ def as_text(report: Report) -> str:
     if r.float_accuracy is not None and r.integer_accuracy is not None:
         rows.append(("accuracy", f"{100 * r.float_accuracy:.2f} % in floating point, {100 * r.integer_accuracy:.2f} % on the chip"))
     rows.append(("classes equal", f"{100 * r.classes_equal:.2f} %"))
-    rows.append(("spikes differ", f"{r.spikes_differ} in {r.steps_of_neurons} steps of neurons ({100 * r.spikes_differ / r.steps_of_neurons:.3f} %),"
+    share = r.spikes_differ / r.steps_of_neurons
+    rows.append(("spikes differ", f"{r.spikes_differ} in {r.steps_of_neurons} steps of neurons ({100 * share:.3f} %),"
                                   f" {r.spikes} spikes"))  # fmt: skip
     return _table(rows)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from hw.config import PIXEL_FRAC
+from hw.numbers import PIXEL_FRAC
+from hw.options import output
 from sw import nirgraph
 from sw.image import ONE, Image
 from sw.nirgraph import Layer
-from sw.options import output
 
 
 def layers(image: Image) -> list[Layer]:
@@ -32,10 +32,12 @@ def layers(image: Image) -> list[Layer]:
             continue
         layer, unit = own[l - 1], 1.0
         if l == 1:
-            unit = ONE[image.config.input] / (1 << PIXEL_FRAC)
+            unit = ONE[image.network.input] / (1 << PIXEL_FRAC)
         else:
             below = own[l - 2]
-            own[l - 2] = replace(below, weight=below.weight[:-1], theta=below.theta[:-1], alpha=below.alpha[:-1], bias=below.bias[:-1])
+            own[l - 2] = replace(
+                below, weight=below.weight[:-1], theta=below.theta[:-1], alpha=below.alpha[:-1], bias=below.bias[:-1]
+            )
         own[l - 1] = replace(layer, bias=layer.bias + unit * layer.weight[:, -1], weight=layer.weight[:, :-1])
     own[0] = replace(own[0], weight=own[0].weight / image.origin.input_scale)
     thresholds = [np.array(theta) for theta in image.origin.theta] or [np.ones_like(layer.theta) for layer in own]
@@ -45,16 +47,17 @@ def layers(image: Image) -> list[Layer]:
 
 def _core_layers(image: Image) -> Iterator[Layer]:
     """The layers as the core has them, in floating point."""
-    c, origin = image.config, image.origin
+    c, origin = image.network, image.origin
     for l, alpha in zip(c.layers, image.state["alpha"] / c.alpha_one, strict=True):
         n = c.sizes[l]
-        yield Layer(name=origin.names[l - 1] if origin.names else f"neurons{l}", weight=image.state[f"weight.{l}"] / c.w.one, bias=np.zeros(n),
-                    theta=image.state[f"theta.{l}"] / c.u.one, alpha=np.full(n, alpha), unit_gain=origin.unit_gain)  # fmt: skip
+        yield Layer(name=origin.names[l - 1] if origin.names else f"neurons{l}", weight=image.state[f"weight.{l}"] / c.w.one,
+                    bias=np.zeros(n), theta=image.state[f"theta.{l}"] / c.u.one, alpha=np.full(n, alpha),
+                    unit_gain=origin.unit_gain)  # fmt: skip
 
 
 def _always_on(image: Image, layer: Layer) -> bool:
     """Whether the last neuron of a layer, whose last input is always on, fires in every step whatever the others do."""
-    kind = ONE[image.config.input] / (1 << PIXEL_FRAC) if layer.weight.shape[1] == image.config.sizes[0] else 1.0
+    kind = ONE[image.network.input] / (1 << PIXEL_FRAC) if layer.weight.shape[1] == image.network.sizes[0] else 1.0
     others = np.minimum(layer.weight[-1, :-1], 0).sum()
     return bool(kind * layer.weight[-1, -1] + others >= layer.theta[-1])
 
@@ -65,7 +68,9 @@ def graph(image: Image) -> nir.NIRGraph:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m sw.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sw.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("image", type=Path, metavar="IMAGE.npz", help="the network, as sw.deploy or sim.cosim --save wrote it")
     p.add_argument("--nir", type=output, required=True, metavar="FILE", help="where the graph goes")
     return p
@@ -81,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     nir.write(options.nir, out)
     for name, node in out.nodes.items():
         print(f"{name:<15} {type(node).__name__}")
-    print(f"graph           {options.nir}\nits reset       subtracts the threshold, before the next leak: tell the framework, NIR cannot")
+    print(f"graph           {options.nir}")
+    print("its reset       subtracts the threshold, before the next leak: tell the framework, NIR cannot")
     return 0
 
 

@@ -12,24 +12,30 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from boards import BOARDS, Board
-from hw.config import Config
+from hw.configuration import configuration
 from hw.host.protocol import CRC_BYTES, DELIMITER, Link
 from hw.host.stored import Stored
 from hw.memory_map import REGISTERS
-from sw.layout import layout
+from hw.plan import Plan
+from sw.layout import layout, word_bytes
 from sw.transport.base import DeviceError
 from sw.transport.batch import Batch
 from sw.transport.frames import request
 
 
-def image(config: Config, link: Link, state: Mapping[str, ArrayLike], rates: Mapping[str, int]) -> bytes:
-    """The image of a whole learning state and of the rates rate_w, rate_theta, rate_alpha. ValueError names an array that is missing or not legal."""
-    stored, places = Stored(config, link, 0), layout(config)
+def image(plan: Plan, link: Link, state: Mapping[str, ArrayLike], rates: Mapping[str, int]) -> bytes:
+    """The image of a network: its programs, its whole learning state, and the rates rate_w, rate_theta, rate_alpha.
+
+    ValueError names an array that is missing or not legal.
+    """
+    stored, places = Stored(plan.machine, link, 0), layout(plan)
     missing = sorted(set(places.fields) - set(state) - {"class"})
     if missing:
         raise ValueError(f"{missing[0]}: is missing; a stored network has all arrays")
     words, given, _ = places.encode(state)
     batch = Batch(link)
+    for address, values in configuration(plan):
+        batch.write(address, values, word_bytes(plan.machine, address))
     batch.write(REGISTERS["rate_w"].address, [rates["rate_w"], rates["rate_theta"], rates["rate_alpha"]], 1)
     places.write(batch, words, given)
     batch.flush()
@@ -56,7 +62,10 @@ def openfpgaloader(board: Board, *arguments: str | Path) -> tuple[bool, str]:
 
 
 def write(board: Board, data: bytes) -> None:
-    """Writes an image to its place in the board's flash, reads it back, and lets the board start anew. DeviceError if it is not there."""
+    """Writes an image to its place in the board's flash, reads it back, and lets the board start anew.
+
+    DeviceError if the flash then does not hold it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file, back, place = Path(folder) / "network.bin", Path(folder) / "back.bin", ("--offset", str(board.flash))
         file.write_bytes(data)
@@ -64,5 +73,5 @@ def write(board: Board, data: bytes) -> None:
         if well:  # what it makes of --verify does not reach its exit code on every board
             _, said = openfpgaloader(board, "--dump-flash", *place, "--file-size", str(len(data)), back)
         if not back.is_file() or back.read_bytes() != data:
-            raise DeviceError(f"flash: {board.name} does not hold what was written ({said}); check the USB cable and its driver (Linux: libusb-1.0,"
-                              " libftdi1 and the udev rules of openFPGALoader), and store again")  # fmt: skip
+            raise DeviceError(f"flash: {board.name} does not hold what was written ({said}); check the USB cable and its driver"
+                              " (Linux: libusb-1.0, libftdi1 and the udev rules of openFPGALoader), and store again")  # fmt: skip

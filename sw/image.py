@@ -1,7 +1,7 @@
-"""Images: a configuration and the integers that make a core built for it a certain network, in one file.
+"""Images: a network and the integers that it has learned, in one file.
 
-`sw.deploy` and `sw.train --chip` write one; `hw.build --image` builds for it, `sim.cosim --image` simulates it, and
-`load(image.state)` puts it into a golden network, a simulated core or a board. Needs NumPy only.
+`sw.deploy` and `sw.train --chip` write one; `sw.train_device --image` and `Device.load` put it on a board, `sim.cosim --image`
+simulates it, and `load(image.state)` puts it into a golden network or a simulated core. Needs NumPy only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.config import PIXEL_FRAC, Config
+from hw.network import Network
+from hw.numbers import PIXEL_FRAC
 from sw import checks
 from sw.data import Dataset, Split
 
 PARAMETERS = ("weight", "theta", "alpha", "error_table", "surrogate", "rng")
 """Kinds of arrays of the state that outlive a sample."""
-ONE = {"static": (1 << PIXEL_FRAC) - 1, "events": 1 << PIXEL_FRAC}
+ONE = {"static": (1 << PIXEL_FRAC) - 1, "events": 1 << PIXEL_FRAC, "frames": (1 << PIXEL_FRAC) - 1}
 """The constant input's value by kind of input, of 256: the greatest byte, or a spike in every step."""
 
 
@@ -47,14 +48,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Image:
-    """A configuration, the arrays to load (by the names of `hw.memory_map.state_fields`, raw int64), and where they came from."""
+    """A network, the arrays to load (by the names of `hw.network.state_arrays`, raw int64), and where they came from."""
 
-    config: Config
+    network: Network
     state: dict[str, np.ndarray]
     origin: Origin = Origin()
 
     def __post_init__(self) -> None:
-        checked = {name: checks.check_state(self.config, name, array) for name, array in self.state.items()}
+        checked = {name: checks.check_state(self.network, name, array) for name, array in self.state.items()}
         object.__setattr__(self, "state", {name: array for name, array in checked.items() if name.partition(".")[0] in PARAMETERS})
 
     def learned(self, state: Mapping[str, ArrayLike]) -> Image:
@@ -64,25 +65,26 @@ class Image:
     @property
     def inputs(self) -> int:
         """Inputs of the network, without a constant one."""
-        return self.config.sizes[0] - bool(self.origin.ones)
+        return self.network.sizes[0] - bool(self.origin.ones)
 
     def sample(self, sample: ArrayLike) -> np.ndarray:
         """A sample of the network, (inputs,) bytes or (T, inputs) spikes, as the core takes it: with the constant input, if any."""
         x = np.asarray(sample)
-        return _append(x, ONE["static"] if self.config.static else 1) if self.origin.ones else x
+        return _append(x, 1 if self.network.input == "events" else ONE[self.network.input]) if self.origin.ones else x
 
     def dataset(self, dataset: Dataset) -> Dataset:
         """The same for all samples of a data set that was loaded for the network's own inputs."""
         if not self.origin.ones:
             return dataset
-        train, test = (Split(self.config, _append(s.images.astype(np.int64), ONE[self.config.input]), s.labels, s.seed)
+        train, test = (Split(self.network, _append(s.images.astype(np.int64), ONE[self.network.input]), s.labels, s.seed)
                        for s in (dataset.train, dataset.test))  # fmt: skip
         return replace(dataset, train=train, test=test)
 
     def save(self, path: Path) -> None:
-        texts = {"config": self.config.to_json(), "origin": json.dumps(asdict(self.origin))}
+        texts = {"network": self.network.to_json(), "origin": json.dumps(asdict(self.origin))}
         with path.open("wb") as file:
-            np.savez_compressed(file, **{name: np.array(text) for name, text in texts.items()}, **self.state)  # type: ignore[arg-type]
+            arrays = {name: np.array(text) for name, text in texts.items()} | self.state
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> Image:
@@ -90,13 +92,19 @@ class Image:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
-            config, origin = Config.from_json(str(arrays.pop("config"))), json.loads(str(arrays.pop("origin")))
+            network, origin = Network.from_json(str(arrays.pop("network"))), json.loads(str(arrays.pop("origin")))
             origin |= {"names": tuple(origin.get("names", ())), "theta": tuple(map(tuple, origin.get("theta", ())))}
-            return cls(config, arrays, Origin(**origin))
+            return cls(network, arrays, Origin(**origin))
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file") from None
         except (ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as e:
             raise ValueError(f"{path}: not an image of a network ({e})") from None
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the file there is one, by its beginning: a ZIP file."""
+    path = Path(path)
+    return path.is_file() and zipfile.is_zipfile(path)
 
 
 def _append(x: np.ndarray, value: int) -> np.ndarray:

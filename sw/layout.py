@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.config import LANE_BITS, ROW_BITS, Config
-from hw.memory_map import MAX_BURST, regions, state_fields
+from hw.machine import Machine
+from hw.memory_map import LANE_BITS, MAX_BURST, ROW_BITS, regions, state_fields
+from hw.plan import Plan
 from sw import checks
 from sw.transport.batch import Batch
 
@@ -26,8 +27,8 @@ def bursts(addresses: np.ndarray) -> list[tuple[int, int]]:
 class Layout:
     """Where the state's words stand: all addresses ascending, their bursts, and each array's place among them."""
 
-    def __init__(self, config: Config):
-        self.config, self.fields = config, state_fields(config)
+    def __init__(self, plan: Plan):
+        self.plan, self.fields = plan, state_fields(plan)
         self.addresses = np.unique(np.concatenate([f.addresses.ravel() for f in self.fields.values()]))
         self.bursts = bursts(self.addresses)
         self.places = {name: np.searchsorted(self.addresses, f.addresses) for name, f in self.fields.items()}
@@ -39,11 +40,12 @@ class Layout:
         return ((1 << self.fields[name].bits) - 1) << self.fields[name].low
 
     def encode(self, state: Mapping[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words at all addresses that hold the given arrays, the bits of each that are given, and which words need their other bits from the core.
+        """Words at all addresses that hold the given arrays, the bits of each that are given, and which words need their other bits
+        from the core.
 
         `class` is the core's own and left out. Raises ValueError for an array that is not legal.
         """
-        checked = {name: checks.check_state(self.config, name, array) for name, array in state.items()}
+        checked = {name: checks.check_state(self.plan.network, name, array) for name, array in state.items()}
         checked.pop("class", None)
         words, given = np.zeros((2, len(self.addresses)), np.int64)
         for name, array in checked.items():
@@ -55,7 +57,7 @@ class Layout:
         """Writes the words of which some bits are given."""
         (position,), start = np.nonzero(given), 0
         for address, count in bursts(self.addresses[position]) if len(position) else ():
-            batch.write(address, words[position[start : start + count]], word_bytes(self.config, address))
+            batch.write(address, words[position[start : start + count]], word_bytes(self.plan.machine, address))
             start += count
 
     def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,12 +65,16 @@ class Layout:
         return {name: f.decode(words[self.places[name]]) for name, f in self.fields.items()}
 
 
-def word_bytes(config: Config, address: int) -> int:
+def word_bytes(machine: Machine, address: int) -> int:
     """Bytes on the link of the words at an address."""
-    number = address >> LANE_BITS + ROW_BITS
-    return next((region.width for region in regions(config).values() if region.number == number), 4)
+    return _widths(machine).get(address >> LANE_BITS + ROW_BITS, 4)
 
 
 @lru_cache(maxsize=8)
-def layout(config: Config) -> Layout:
-    return Layout(config)
+def _widths(machine: Machine) -> dict[int, int]:
+    return {region.number: region.width for region in regions(machine).values()}
+
+
+@lru_cache(maxsize=8)
+def layout(plan: Plan) -> Layout:
+    return Layout(plan)

@@ -14,21 +14,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hw.config import Config
+from hw.network import Network
+from hw.options import add_design, design, output, positive, shares, whole
 from sw import checks, data
 from sw.golden.fast import FastNetwork
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import RECIPES, Recipe
-from sw.options import add_design, configuration, output, positive, shares, whole
 
 
-def accuracy(network: Network, split: data.Split) -> float:
+def accuracy(network: GoldenNetwork, split: data.Split) -> float:
     """Share of the samples that the network classifies rightly."""
     return sum(network.run(sample).winner == label for sample, label in split) / len(split)
 
 
-def learn(network: Network, dataset: data.Dataset, switches: str, *, seed: int = 0, epochs: int = 10, samples: int | None = None,
-          recipe: Recipe | None = None) -> Iterator[int]:  # fmt: skip
+def learn(network: GoldenNetwork, dataset: data.Dataset, switches: str, *, seed: int = 0, epochs: int = 10,
+          samples: int | None = None, recipe: Recipe | None = None) -> Iterator[int]:  # fmt: skip
     """Learn from random weights, one sample an update; yields the number of samples learned, after each.
 
     `switches` is any of w (weights), t (thresholds), l (leakages); an epoch is all training samples, or the first `samples`, in
@@ -45,7 +45,7 @@ def learn(network: Network, dataset: data.Dataset, switches: str, *, seed: int =
             yield n + 1
 
 
-def learn_seeds(config: Config, dataset: data.Dataset, switches: str, *, seeds: int, epochs: int, samples: int | None = None,
+def learn_seeds(config: Network, dataset: data.Dataset, switches: str, *, seeds: int, epochs: int, samples: int | None = None,
                 recipe: Recipe | None = None, quiet: bool = False) -> list[list[float]]:  # fmt: skip
     """Accuracy on the held-out samples, (seeds, epochs)."""
     samples = len(dataset.train) if samples is None else samples
@@ -68,20 +68,26 @@ def parser() -> argparse.ArgumentParser:
     )
     add_design(p)
     p.add_argument("--dataset", choices=data.DATASETS, default="digits", help="what to learn")
-    p.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are, if not where Debian puts them")
+    p.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are, if not where Debian puts them"
+    )
     p.add_argument(
         "--learn", default="wtl", metavar="SET", help="any of w (weights), t (thresholds), l (leakages); several sets: w,wtl"
     )
-    p.add_argument("--seeds", type=whole(1), default=5, metavar="N", help="repetitions, from other random weights and in other orders")
+    p.add_argument(
+        "--seeds", type=whole(1), default=5, metavar="N", help="repetitions, from other random weights and in other orders"
+    )
     p.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes over the training samples")
     p.add_argument("--samples", type=whole(1), metavar="N", help="training samples of an epoch, all if not given")
     p.add_argument("--validate", type=whole(1), metavar="N",
                    help="hold out N of the training samples in the place of the test samples: to choose a recipe by")  # fmt: skip
-    p.add_argument("--rate-w", type=whole(0), metavar="K", help="first learning rate of the weights, 2^-K; that of the recipe if not given")
+    p.add_argument(
+        "--rate-w", type=whole(0), metavar="K", help="first learning rate of the weights, 2^-K; that of the recipe if not given"
+    )
     p.add_argument("--halve-at", type=shares, metavar="S,S", help="shares of the training after which rates are halved, likewise")
     p.add_argument("--beta", type=positive, metavar="X", help="inverse temperature of the cross entropy, likewise")
     p.add_argument("--scale", type=positive, metavar="X", help="factor of all output errors, likewise")
-    p.add_argument("--json", type=output, metavar="FILE", help="write configuration and accuracies there too")
+    p.add_argument("--json", type=output, metavar="FILE", help="write network and accuracies there too")
     return p
 
 
@@ -91,11 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # the tensors are small: more threads only cost
     try:
         sets = [checks.check_learn(switches) for switches in options.learn.split(",")]
-        config = configuration(options)
+        config = design(options).network
         dataset = data.load(options.dataset, config, folder=options.folder)
         if options.validate:
             dataset = dataset.validation(options.validate)
-        chosen = {name: getattr(options, name) for name in ("rate_w", "halve_at", "beta", "scale") if getattr(options, name) is not None}
+        chosen = {
+            name: getattr(options, name) for name in ("rate_w", "halve_at", "beta", "scale") if getattr(options, name) is not None
+        }
         recipe = replace(RECIPES[dataset.name], **chosen)
         checks.check_rate("rate_w", recipe.rate_w)
         if (options.samples or 0) > len(dataset.train):
@@ -104,13 +112,15 @@ def main(arguments: list[str] | None = None) -> int:
         p.error(str(e))
     start = time.monotonic()
     tables = {
-        switches: learn_seeds(config, dataset, switches, seeds=options.seeds, epochs=options.epochs, samples=options.samples, recipe=recipe)
+        switches: learn_seeds(
+            config, dataset, switches, seeds=options.seeds, epochs=options.epochs, samples=options.samples, recipe=recipe
+        )
         for switches in sets
     }
     print(as_text(config, dataset, tables))
     if options.json:
         report = {
-            "config": json.loads(config.to_json()),
+            "network": json.loads(config.to_json()),
             "dataset": options.dataset,
             "recipe": asdict(recipe),
             "validate": options.validate,
@@ -123,19 +133,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def as_text(config: Config, dataset: data.Dataset, tables: dict[str, list[list[float]]]) -> str:
+def as_text(config: Network, dataset: data.Dataset, tables: dict[str, list[list[float]]]) -> str:
     """Accuracies for a reader, in per cent: spread is the standard deviation over seeds."""
     c = config
     lines = [
-        f"{dataset.name}, {c.title}, T = {c.steps}, {c.input} input, cadence {c.cadence}: % of {len(dataset.test)} held-out samples",
+        f"{dataset.name}, {c.title}, T = {c.steps}, {c.input} input, cadence {c.cadence}: % of {len(dataset.test)} held-out"
+        " samples",
         f"{'learn':<6} {'epochs':>6} {'seeds':>6} {'mean':>7} {'spread':>7} {'least':>7} {'most':>7} {'epoch 1':>8}",
     ]
     for switches, table in tables.items():
         last, first = 100 * np.array(table)[:, -1], 100 * np.array(table)[:, 0]
         spread = last.std(ddof=1) if len(last) > 1 else 0.0
         lines.append(
-            f"{switches:<6} {len(table[0]):>6} {len(table):>6} {last.mean():>7.2f} {spread:>7.2f} {last.min():>7.2f} {last.max():>7.2f}"
-            f" {first.mean():>8.2f}"
+            f"{switches:<6} {len(table[0]):>6} {len(table):>6} {last.mean():>7.2f} {spread:>7.2f} {last.min():>7.2f}"
+            f" {last.max():>7.2f} {first.mean():>8.2f}"
         )
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
-"""The paper's network families, sized by a configuration: MLP, LeNet-5, VGG-11, ResNet-18, all of LIF neurons; and the residual networks
-for small images, with and without their shortcuts. With `neuron="relu"` each is an artificial network (ANN) of the same definition.
+"""The paper's network families, sized by a configuration: MLP, LeNet-5, VGG-11, ResNet-18, all of LIF neurons; and the residual
+networks for small images, with and without their shortcuts. With `neuron="relu"` each is an artificial network (ANN) of the same
+definition.
 
     net = build(Spec("resnet18", shape=(3, 32, 32), classes=10))
 
@@ -27,9 +28,10 @@ class Spec:
     """What a network is built from; `build` checks the combination.
 
     `model`: one of MODELS. `shape`: (features,) or (channels, rows, columns) of an input. `hidden`: hidden layers of an MLP.
-    `blocks`: of each of the three stages of `resnet` and `plain`, 6 blocks + 2 layers. `width`: channels are multiplied by it. `norm`: of convolutions, by the batch of each step (`batch`), by standardised
-    weights (`weight`) or not at all. `pool`: max or mean of spikes. `theta`, `alpha`, `surrogate`: of all neurons; `gain`: the
-    standard deviation of first weights is gain / sqrt(fan-in). `neuron`: lif, or relu without spikes (thresholds are biases then).
+    `blocks`: in each of the three stages of `resnet` and `plain`, which then have 6 blocks + 2 layers. `width`: channels are
+    multiplied by it. `norm`: of convolutions, by the batch of each step (`batch`), by standardised weights (`weight`) or not at
+    all. `pool`: max or mean of spikes. `theta`, `alpha`, `surrogate`: of all neurons. `gain`: the standard deviation of first
+    weights is gain / sqrt(fan-in). `neuron`: lif, or relu without spikes (thresholds are biases then).
     """
 
     model: str
@@ -149,7 +151,10 @@ def _vgg11(b: Builder) -> list[nn.Module]:
 
 
 class Residual(nn.Module):
-    """Two layers of neurons; the second adds the block's input to its current, projected if the shape changes; or, `plain`, does not."""
+    """Two layers of neurons; the second adds the block's input to its current, projected if the shape changes.
+
+    `plain`: the second adds nothing.
+    """
 
     def __init__(self, b: Builder, out: int, stride: int, *, plain: bool = False) -> None:
         super().__init__()
@@ -174,7 +179,10 @@ def _resnet18(b: Builder) -> list[nn.Module]:
 
 
 def _resnet(b: Builder, *, plain: bool = False) -> list[nn.Module]:
-    """The networks for small images of He et al., section 4.2: three stages of `blocks` blocks, 16, 32 and 64 channels; 6 blocks + 2 layers."""
+    """The networks for small images of He et al., section 4.2: three stages of `blocks` blocks with 16, 32 and 64 channels.
+
+    They have 6 blocks + 2 layers.
+    """
     layers: list[nn.Module] = [b.conv_layer(b.channels(16), 3, padding=1)]
     for n, stride in ((16, 1), (32, 2), (64, 2)):
         layers += [Residual(b, b.channels(n), 1 if i else stride, plain=plain) for i in range(b.spec.blocks)]

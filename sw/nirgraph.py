@@ -72,10 +72,12 @@ class Reading:
     dt: float = 1e-4
     """Seconds of a time step; snnTorch always writes for 1e-4."""
     decay: str = "euler"
-    """How a time constant becomes a leakage factor: `euler`, 1 - dt/tau (snnTorch, Norse, SpikingJelly), or `exact`, exp(-dt/tau)."""
+    """How a time constant becomes a leakage factor: `euler` is 1 - dt/tau (snnTorch, Norse, SpikingJelly), `exact` exp(-dt/tau)."""
     reset: str | None = None
-    """What a neuron does when it has fired: `subtract` the threshold before the next leak, `delayed` after it, or go to `zero`. None: what
-    the graph says, which without metadata of this project is `zero`."""
+    """What a neuron does when it has fired: `subtract` the threshold before the next leak, `delayed` after it, or go to `zero`.
+
+    None: what the graph says, which without metadata of this project is `zero`.
+    """
     approximate: frozenset[str] = frozenset()
     """`reset`: take another reset for subtraction. `tau`: take the mean of a layer's leakage factors."""
 
@@ -86,7 +88,9 @@ class Reading:
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name}: {getattr(self, name)} is not legal; legal is {' or '.join(map(str, legal))}")
         if self.approximate - set(APPROXIMATIONS):
-            raise ValueError(f"approximate: {', '.join(sorted(self.approximate))} is not legal; legal is any of {', '.join(APPROXIMATIONS)}")
+            raise ValueError(
+                f"approximate: {', '.join(sorted(self.approximate))} is not legal; legal is any of {', '.join(APPROXIMATIONS)}"
+            )
 
 
 class _Node:
@@ -102,7 +106,9 @@ class _Node:
         """A parameter as float64, of this shape if given. It must be finite."""
         value = np.asarray(getattr(self.node, parameter), np.float64)
         if not np.isfinite(value).all():
-            self.cannot(f"{parameter}: {np.count_nonzero(~np.isfinite(value))} of {value.size} values are NaN or infinite", "finite values")
+            self.cannot(
+                f"{parameter}: {np.count_nonzero(~np.isfinite(value))} of {value.size} values are NaN or infinite", "finite values"
+            )
         if shape is None:
             return value
         try:
@@ -111,7 +117,7 @@ class _Node:
             self.cannot(f"{parameter}: shape {value.shape} does not go with {shape} neurons", f"shape {shape}, or one value")
 
 
-# -- in -------------------------------------------------------------------------------------------------------------------------------
+# -- in ----------------------------------------------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> nir.NIRGraph:
@@ -196,7 +202,9 @@ def _chain(graph: nir.NIRGraph) -> list[_Node]:
     starts = [name for name in nodes if not before[name]]
     for name in starts[1:] or starts[:1]:
         if len(starts) > 1 or nodes[name].kind != "Input":
-            nodes[name].cannot("nothing feeds it" if nodes[name].kind != "Input" else "a second input", "one Input, and a chain from it")
+            nodes[name].cannot(
+                "nothing feeds it" if nodes[name].kind != "Input" else "a second input", "one Input, and a chain from it"
+            )
     if not starts:
         raise ValueError("the graph is empty; legal is a chain from Input to Output")
     chain = [nodes[starts[0]]]
@@ -247,7 +255,9 @@ def _neurons(node: _Node, weight: np.ndarray, bias: np.ndarray, reading: Reading
         if "tau" not in reading.approximate:
             node.cannot(f"{tau}: leakage factors of {alpha.min():.4f} to {alpha.max():.4f} in one layer",
                         f"one for the layer, their mean {alpha.mean():.4f} (--approximate tau)")  # fmt: skip
-        said.append(f"node {node.name!r}: leakage factors of {alpha.min():.4f} to {alpha.max():.4f} become their mean {alpha.mean():.4f}")
+        said.append(
+            f"node {node.name!r}: leakage factors of {alpha.min():.4f} to {alpha.max():.4f} become their mean {alpha.mean():.4f}"
+        )
     return Layer(name=node.name, weight=gain[:, None] * weight, bias=gain * bias + leak, theta=theta, alpha=alpha,
                  reset=reset, v_reset=v_reset, unit_gain=unit_gain)  # fmt: skip
 
@@ -258,7 +268,9 @@ def _alpha(node: _Node, parameter: str, shape: tuple[int, ...], reading: Reading
         node.cannot(f"{parameter}: {tau.min():g} s", "a time constant above 0")
     alpha = np.exp(-reading.dt / tau) if reading.decay == "exact" else 1 - reading.dt / tau
     if (alpha < -1e-9).any():
-        node.cannot(f"{parameter}: {tau.min():g} s is shorter than a step of {reading.dt:g} s", "a shorter step (--dt), or --decay exact")
+        node.cannot(
+            f"{parameter}: {tau.min():g} s is shorter than a step of {reading.dt:g} s", "a shorter step (--dt), or --decay exact"
+        )
     return np.maximum(alpha, 0)
 
 
@@ -287,14 +299,14 @@ def _reset(node: _Node, theta: np.ndarray, reading: Reading, said: list[str]) ->
     return kind, value
 
 
-# -- out ------------------------------------------------------------------------------------------------------------------------------
+# -- out ---------------------------------------------------------------------------------------------------------------------------
 
 
 def graph(network: Sequence[Layer], dt: float = 1e-4, decay: str = "euler") -> nir.NIRGraph:
-    """A NIR graph of layers that the core can do. Thresholds stay per neuron; the inverse of `layers` for a `Reading` of the same `dt` and `decay`.
+    """A NIR graph of layers that the core can do: the inverse of `layers` for a `Reading` of the same `dt` and `decay`.
 
-    A layer that leaks nothing or all gets a very long or short time constant, as snnTorch cannot read IF. What NIR cannot say, the soft
-    reset, is in each neuron node's metadata.
+    Thresholds stay per neuron. A layer that leaks nothing or all gets a very long or short time constant, as snnTorch cannot read
+    IF. NIR cannot say that the reset is soft: it is in each neuron node's metadata.
     """
     size = network[0].weight.shape[1]
     nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([size]))}

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hw.options import whole
 from sw.data import images
 from sw.nets import MODELS, NORMS, Spec, build
-from sw.options import whole
 from sw.stop import METHODS, Population, project, set_method, step_loss, unroll
 from sw.train import Data, Options, Run, train
 
@@ -47,7 +47,8 @@ class SnnTorch(nn.Module):
             if isinstance(module, Population):
                 n = module.neuron
                 leaky = snntorch.Leaky(
-                    float(n.alpha.detach()), threshold=n.theta.detach().mean(), learn_beta=True, learn_threshold=True, spike_grad=surrogate.atan()
+                    float(n.alpha.detach()), threshold=n.theta.detach().mean(), learn_beta=True, learn_threshold=True,
+                    spike_grad=surrogate.atan(),
                 )  # fmt: skip
                 self.layers.append(nn.Sequential(*map(_plain, module.projections)))
                 self.layers.append(leaky)
@@ -141,7 +142,10 @@ def peak_memory(spec: Spec, method: str, steps: int, batch: int, events: bool) -
 
 
 def cost(a: argparse.Namespace) -> dict[str, Any]:
-    """Memory, every case in a process of its own; then time, all methods in turn in this one, so that a busy machine is so to all."""
+    """Memory, every case in a process of its own; then time, all methods in turn in this process.
+
+    They take turns so that other work on the machine slows all alike.
+    """
     spec, rows = _spec(a), []
     for steps in tqdm(a.steps, desc="time steps"):
         steppers = {m: case(spec, m, steps, a.batch, a.events) for m in a.methods}
@@ -153,8 +157,8 @@ def cost(a: argparse.Namespace) -> dict[str, Any]:
                 times[method].append(time.process_time() - start)
         del steppers
         for method in tqdm(a.methods, desc="memory", leave=False):
-            command = [sys.executable, "-m", "sw.study", "probe", "--model", a.model, "--shape", a.shape, "--norm", a.norm, "--width",
-                       str(a.width), "--batch", str(a.batch), "--steps", str(steps), "--methods", method]  # fmt: skip
+            command = [sys.executable, "-m", "sw.study", "probe", "--model", a.model, "--shape", a.shape, "--norm", a.norm,
+                       "--width", str(a.width), "--batch", str(a.batch), "--steps", str(steps), "--methods", method]  # fmt: skip
             done = subprocess.run([*command, *(["--events"] if a.events else [])], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"{method}, T = {steps} failed:\n{done.stderr[-2000:]}")
@@ -173,8 +177,9 @@ def cost_table(report: dict[str, Any]) -> str:
     methods = list(dict.fromkeys(r["method"] for r in report["rows"]))
     cell = {(r["method"], r["steps"]): r for r in report["rows"]}
     lines = [
-        f"{report['model']}, {report['shape']}-shaped {'events' if report['events'] else 'frames held for T steps'}, batch {report['batch']}, "
-        f"norm {report['norm']}, width {report['width']:g}: one training step, peak memory and processor time (median)",
+        f"{report['model']}, {report['shape']}-shaped {'events' if report['events'] else 'frames held for T steps'}, "
+        f"batch {report['batch']}, norm {report['norm']}, width {report['width']:g}: one training step, peak memory and "
+        "processor time (median)",
         "",
         "| T | " + " | ".join(f"{m}, MiB | {m}, ms" for m in methods) + " |",
         "|---" * (1 + 2 * len(methods)) + "|",
@@ -212,8 +217,8 @@ def learning(a: argparse.Namespace) -> dict[str, Any]:
     cases = [(m, t, s) for t in a.steps for m in a.methods for s in range(a.seeds)]
     for method, steps, seed in (bar := tqdm(cases, desc="runs")):
         bar.set_postfix_str(f"{method}, T = {steps}, seed {seed}")
-        o = Options(model=a.model, dataset=a.dataset, data=a.data, method=method, steps=steps, seed=seed, epochs=a.epochs, batch=32, lr=a.lr,
-                    hidden=(a.hidden,), samples=a.samples, gain=0.5, theta=0.5, alpha=0.6)  # fmt: skip
+        o = Options(model=a.model, dataset=a.dataset, data=a.data, method=method, steps=steps, seed=seed, epochs=a.epochs,
+                    batch=32, lr=a.lr, hidden=(a.hidden,), samples=a.samples, gain=0.5, theta=0.5, alpha=0.6)  # fmt: skip
         run = Run(o, Data.load(o))
         train(run, None, quiet=True)
         rows.append({"method": method, "steps": steps, "seed": seed, "history": run.history})
@@ -223,8 +228,8 @@ def learning(a: argparse.Namespace) -> dict[str, Any]:
 def learning_table(report: dict[str, Any]) -> str:
     steps = sorted({r["steps"] for r in report["rows"]})
     lines = [
-        f"{report['model']}, {report['dataset']}, {report['epochs']} epochs, {report['seeds']} seeds: held-out accuracy in %, mean and "
-        "standard deviation over seeds",
+        f"{report['model']}, {report['dataset']}, {report['epochs']} epochs, {report['seeds']} seeds: held-out accuracy in %, "
+        "mean and standard deviation over seeds",
         "",
         "| method | " + " | ".join(f"T = {t}" for t in steps) + " |",
         "|---" * (1 + len(steps)) + "|",

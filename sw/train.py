@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from hw.config import Config
+from hw.network import Network
+from hw.options import output, sizes
 from sw.data import coding as codings
 from sw.data import events, images
 from sw.golden.error.output import LOSSES
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.nets import MODELS, NEURONS, NORMS, POOLS, Spec, build
-from sw.options import output, sizes
 from sw.stop import METHODS, SURROGATES, Method, Readout, parameter_groups, populations, project, set_method, step_loss, unroll
 from sw.stop.integer import integer_image
 
@@ -75,7 +75,8 @@ class Options:
     norm: str = field(default="none", metadata={"choices": NORMS, "help": "of convolutions: by batch, or by standardised weights"})
     pool: str = field(default="max", metadata={"choices": POOLS, "help": "pooling"})
     neuron: str = field(
-        default="lif", metadata={"choices": NEURONS, "help": "relu: an artificial network (ANN) of the same definition, of one step"}
+        default="lif",
+        metadata={"choices": NEURONS, "help": "relu: an artificial network (ANN) of the same definition, of one step"},
     )
     theta: float = field(default=0.5, metadata={"help": "first thresholds"})
     alpha: float = field(default=0.6, metadata={"help": "first leakages"})
@@ -91,7 +92,10 @@ class Options:
             value, choices = getattr(self, f.name), f.metadata.get("choices")
             if choices and value not in choices:
                 raise ValueError(f"--{f.name}: {value} is not legal; legal is {' or '.join(choices)}")
-        for names, low in ((("steps", "epochs", "batch", "blocks"), 1), (("samples", "test_samples", "patience", "seed", "pad"), 0)):
+        for names, low in (
+            (("steps", "epochs", "batch", "blocks"), 1),
+            (("samples", "test_samples", "patience", "seed", "pad"), 0),
+        ):
             for name in names:
                 if getattr(self, name) < low:
                     raise ValueError(f"--{name}: {getattr(self, name)} is not legal; legal is at least {low}")
@@ -99,7 +103,9 @@ class Options:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not legal; legal is at least 0")
         if self.neuron == "relu" and (self.steps != 1 or self.method not in ("bptt-w", "bptt-wt")):
-            raise ValueError(f"--neuron: relu needs --steps 1 and --method bptt-w or bptt-wt; here --steps {self.steps}, --method {self.method}")
+            raise ValueError(
+                f"--neuron: relu needs --steps 1 and --method bptt-w or bptt-wt; here --steps {self.steps}, --method {self.method}"
+            )
         step_loss(self.loss, self.beta)
 
     @property
@@ -353,10 +359,10 @@ def chip_image(run: Run, path: Path, samples: int, quiet: bool = False) -> dict[
     """The best network in the chip's integers, written to `path`; accuracy of both on the first held-out samples."""
     o = run.options
     x, y = (part[:samples] for part in run.data.test)
-    config = Config(sizes=(x[0].numel(), *o.hidden, run.data.classes), steps=o.steps, input="static")
+    config = Network(sizes=(x[0].numel(), *o.hidden, run.data.classes), steps=o.steps, input="static")
     image, clipped = integer_image(run.net, config, beta=o.beta, loss=o.loss)
     image.save(path)
-    network = Network(config)
+    network = GoldenNetwork(config)
     network.load(image.state)
     right = sum(
         network.run(frame.flatten().numpy()).winner == int(label)
@@ -427,7 +433,9 @@ def _main(p: argparse.ArgumentParser, a: argparse.Namespace) -> int:
             raise ValueError("--device: cuda is not there; legal is cpu")
         options = Options(**{f.name: getattr(a, f.name) for f in fields(Options)})
         if a.chip and (options.model != "mlp" or options.neuron != "lif" or options.coding != "direct" or not options.still):
-            raise ValueError("--chip: needs --model mlp, --neuron lif, --coding direct and images; the chip has fully connected layers only")
+            raise ValueError(
+                "--chip: needs --model mlp, --neuron lif, --coding direct and images; the chip has fully connected layers only"
+            )
         if a.resume:
             if checkpoint is None or not checkpoint.is_file():
                 raise ValueError(f"--resume: {checkpoint or 'no --out'} is not a checkpoint to go on with")
@@ -475,8 +483,9 @@ def _main(p: argparse.ArgumentParser, a: argparse.Namespace) -> int:
     for path in filter(None, (a.json, a.out and a.out / "report.json")):
         path.write_text(json.dumps(report, indent=2) + "\n")
         print(f"report: {path}")
-    print(f"{options.model}, {options.dataset}, {options.method}, T = {options.steps}: {report['accuracy']:.2%} of {len(run.data.test[1])} "
-          f"held-out samples after epoch {run.epoch}, best {report['best_accuracy']:.2%} (epoch {report['best_epoch']})")  # fmt: skip
+    print(f"{options.model}, {options.dataset}, {options.method}, T = {options.steps}: {report['accuracy']:.2%} of"
+          f" {len(run.data.test[1])} held-out samples after epoch {run.epoch}, best {report['best_accuracy']:.2%}"
+          f" (epoch {report['best_epoch']})")  # fmt: skip
     return 0
 
 

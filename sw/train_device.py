@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from boards import BOARDS
-from hw.config import Config
-from hw.host.protocol import Link
+from hw.machine import Machine, asdict_numbers
+from hw.network import Network
+from hw.options import sizes
 from sw import checks, data
-from sw.checkpoint import read
-from sw.device import LINK, WORLDS, Device
+from sw.checkpoint import Checkpoint, read
+from sw.device import LINK, Device
 from sw.flash import board_with_flash
 from sw.golden.recipe import RECIPES
+from sw.image import Image
 from sw.transport.base import DeviceError
+from sw.transport.process import WORLDS
 
 PART = 256  # samples between two looks at the learning rates
 
 
-def train(device: Device, dataset: data.Dataset, switches: str, *, epochs: int, samples: int, seed: int, quiet: bool = False) -> list[float]:
-    """Learns `epochs` times `samples` samples, in an order that follows from the seed; share of the held-out ones right after each epoch."""
+def train(
+    device: Device, dataset: data.Dataset, switches: str, *, epochs: int, samples: int, seed: int, quiet: bool = False
+) -> list[float]:
+    """Learns `epochs` times `samples` samples, in an order that follows from the seed.
+
+    The share of held-out samples that are right, after each epoch.
+    """
     recipe, accuracies = RECIPES[dataset.name], []
     images = [dataset.test.sample(i) for i in range(len(dataset.test))]
     for epoch in range(epochs):
@@ -35,59 +44,101 @@ def train(device: Device, dataset: data.Dataset, switches: str, *, epochs: int, 
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m sw.train_device", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sw.train_device", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument("--port", required=True, help="serial port, sim, or golden")
-    p.add_argument("--board", choices=BOARDS, metavar="NAME", help="whose network sim and golden are (the digits' own if not given), and whose flash --store writes")
+    p.add_argument(
+        "--board", choices=BOARDS, metavar="NAME",
+        help="whose machine sim and golden are (just large enough if not given), and whose flash --store writes",
+    )  # fmt: skip
+    p.add_argument(
+        "--net", type=sizes, metavar="N-N-N",
+        help="the network's sizes; if not given, the network in the device, or the board's first one",
+    )  # fmt: skip
     p.add_argument("--dataset", choices=data.DATASETS, help="what to learn; what fits the network's input if not given")
     p.add_argument("--learn", default="wtl", metavar="SET", help="any of w (weights), t (thresholds), l (leakages)")
     p.add_argument("--epochs", type=int, default=1, metavar="N", help="passes over the training samples")
     p.add_argument("--samples", type=int, metavar="N", help="training samples of an epoch, all if not given")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the first weights and the order")
     p.add_argument("--restore", type=Path, metavar="FILE", help="go on from this checkpoint, instead of random weights")
+    p.add_argument("--image", type=Path, metavar="FILE", help="go on from this image of sw.deploy or sw.train, likewise")
     p.add_argument("--keep", action="store_true", help="go on from the network in the device, for instance the one stored there")
-    p.add_argument("--store", action="store_true", help="store the network in the device's flash in the end: it starts with it from then on")
+    p.add_argument(
+        "--store", action="store_true", help="store the network in the device's flash in the end: it starts with it from then on"
+    )
     p.add_argument("--flash", type=Path, metavar="FILE", help="a file that is the flash of sim")
     p.add_argument("--save", type=Path, metavar="FILE", help="write a checkpoint there in the end")
     return p
 
 
+def check(given: Namespace) -> Checkpoint | Image | None:
+    """What to go on from, if it is in a file. ValueError for options that are not legal, before anything is done."""
+    checks.check_learn(given.learn)
+    if not given.learn:
+        raise ValueError("--learn: '' is not legal; legal is any of w, t, l")
+    of_network = [name for name in ("keep", "net", "restore", "image") if getattr(given, name)]
+    if len(of_network) > 1:
+        raise ValueError(f"--{of_network[0]}: not beside --{of_network[1]}")
+    if given.save and not given.save.resolve().parent.is_dir():
+        raise ValueError(f"--save: {given.save.parent} is not a folder")
+    if given.store and given.port == "golden":
+        raise ValueError("--store: golden has no flash; legal is sim, or the port of a board that has one")
+    if given.store and given.port != "sim":
+        board_with_flash(given.board)
+    if given.seed < 0:
+        raise ValueError(f"--seed: {given.seed} is not legal; legal is at least 0")
+    return read(given.restore) if given.restore else Image.load(given.image) if given.image else None
+
+
+def open_device(given: Namespace, kept: Checkpoint | Image | None) -> Device:
+    """The device; one that is made here is the board's, or holds what it is to learn and no more."""
+    board = BOARDS.get(given.board)
+    if given.port not in WORLDS:
+        return Device.open(given.port, flash=given.flash)
+    if board:
+        usual = None if given.flash else board.design.network
+        return Device.open(given.port, network=usual, machine=board.design.machine, link=board.link, flash=given.flash)
+    network = kept.network if kept else Network(sizes=given.net) if given.net else Network()
+    return Device.open(given.port, machine=Machine.holding(network), link=LINK, flash=given.flash)
+
+
+def wanted(given: Namespace, device: Device) -> Network:
+    """The network that is to learn from random weights: as the device or the board has it, but for its sizes if they are given."""
+    usual = BOARDS[given.board].design.network if given.board else Network(**asdict_numbers(device.machine))
+    network = device.network or usual
+    return network.replace(sizes=given.net) if given.net else network
+
+
+def prepare(given: Namespace, device: Device, kept: Checkpoint | Image | None) -> data.Dataset:
+    """Gives the device what it goes on from, once all is known to fit; the data set."""
+    network = kept.network if kept else device.config if given.keep else wanted(given, device)
+    own = network.replace(sizes=(kept.inputs, *network.sizes[1:])) if isinstance(kept, Image) else network
+    name = given.dataset or ("fashion-mnist" if own.sizes[0] == 784 else "digits")
+    dataset = data.load(name, own)
+    for option, value, most in (("epochs", given.epochs, None), ("samples", given.samples, len(dataset.train))):
+        if value is not None and not 1 <= value <= (most or value):
+            raise ValueError(f"--{option}: {value} is not legal; legal is {f'1 to {most}' if most else 'at least 1'}")
+    if given.restore:
+        device.restore(given.restore)
+    elif kept:
+        device.load(kept)
+    elif not given.keep:
+        if network != device.network:
+            device.configure(network)
+        device.load(RECIPES[name].state(network, given.seed))
+    return kept.dataset(dataset) if isinstance(kept, Image) else dataset
+
+
 def main(arguments: list[str] | None = None) -> int:
     p = parser()
     given = p.parse_args(arguments)
-    link: Link = LINK
-    config: Config | None = None
-    if given.port in WORLDS:
-        config, link = (BOARDS[given.board].config, BOARDS[given.board].link) if given.board else (Config(), LINK)
     try:
-        checks.check_learn(given.learn)
-        if not given.learn:
-            raise ValueError("--learn: '' is not legal; legal is any of w, t, l")
-        if given.keep and given.restore:
-            raise ValueError("--keep: not beside --restore")
-        if given.restore:
-            kept = read(given.restore)
-            config = config if given.board else kept.config
-        if given.save and not given.save.resolve().parent.is_dir():
-            raise ValueError(f"--save: {given.save.parent} is not a folder")
-        if given.store and given.port == "golden":
-            raise ValueError("--store: golden has no flash; legal is sim, or the port of a board that has one")
-        if given.store and given.port != "sim":
-            board_with_flash(given.board)
-        if given.seed < 0:
-            raise ValueError(f"--seed: {given.seed} is not legal; legal is at least 0")
-        with Device.open(given.port, config=config, link=link, flash=given.flash) as device:
-            name = given.dataset or ("fashion-mnist" if device.config.sizes[0] == 784 else "digits")
-            dataset = data.load(name, device.config)
+        kept = check(given)
+        with open_device(given, kept) as device:
+            dataset = prepare(given, device, kept)
             samples = len(dataset.train) if given.samples is None else given.samples
-            for option, value, most in (("epochs", given.epochs, None), ("samples", samples, len(dataset.train))):
-                if not 1 <= value <= (most or value):
-                    raise ValueError(f"--{option}: {value} is not legal; legal is {f'1 to {most}' if most else 'at least 1'}")
-            if given.restore:
-                device.restore(given.restore)
-            elif not given.keep:
-                device.load(RECIPES[name].state(device.config, given.seed))
-            info = device.info()
-            print(f"{name} on {info.port}: {device.config.title}, {device.config.lanes} lanes", flush=True)
+            print(f"{dataset.name} on {device.info().port}: {device.config.title}, {device.machine.lanes} lanes", flush=True)
             train(device, dataset, given.learn, epochs=given.epochs, samples=samples, seed=given.seed)
             if given.save:
                 device.save(given.save)

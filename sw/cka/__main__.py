@@ -1,6 +1,7 @@
 """What networks represent, compared by centered kernel alignment (docs/cka.md).
 
-    python -m sw.cka run default            # or a file of your own: trains, measures, writes results.json, figures/*.png, index.html
+    python -m sw.cka run default            # or a file of your own: trains, measures,
+                                            # writes results.json, figures/*.png, index.html
     python -m sw.cka run default --only residual,time
     python -m sw.cka report build/cka/default
     python -m sw.cka memory                 # 20 layers pairwise: peak memory at 2,000 and at 10,000 samples
@@ -28,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {ready}")
     q.add_argument("--only", metavar="KIND,KIND", help="these studies of it alone")
     q.add_argument("--out", type=Path, metavar="FOLDER", help="where to; build/cka/CONFIG if not given, with the kinds of --only")
-    q.add_argument("--models", type=Path, default=Path("build/cka/models"), metavar="FOLDER", help="where trained networks are kept")
+    q.add_argument(
+        "--models", type=Path, default=Path("build/cka/models"), metavar="FOLDER", help="where trained networks are kept"
+    )
     q.add_argument("--jobs", type=int, default=2, metavar="N", help="processes that train")
     q.add_argument("--quiet", action="store_true", help="no progress")
     q = parts.add_parser("report", help="write the page of a finished run again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hw.config import PIXEL_FRAC
+from hw.numbers import PIXEL_FRAC
 from sw.cka.models import Model, through_time
 from sw.stop import step_loss, unroll
 
@@ -18,7 +18,8 @@ def attack(model: Model, images: Tensor, labels: Tensor, how: str, eps: float, b
     """Images (B, C, H, W), uint8, changed by at most `eps` of the full scale in each pixel so that the model's training loss rises.
 
     fgsm: one step by the sign of the gradient (Goodfellow et al., arXiv 1412.6572). pgd: PGD_STEPS steps of eps/4 from a random
-    start (Madry et al., arXiv 1706.06083). Bytes in, bytes out: the result is rounded, within eps. Raises ValueError for what has no gradient.
+    start (Madry et al., arXiv 1706.06083). Bytes in, bytes out: the result is rounded, within eps. Raises ValueError for a network
+    that has no gradient.
     """
     o = model.options
     if how not in ATTACKS:

@@ -87,7 +87,9 @@ def parse(text: str) -> Plan:
         raise ValueError(f"seeds: {seeds} is not legal; legal is at least 1")
     measure = make("cka", top.get("cka", {}), Measure)
     train = _table("train", top.get("train", {}))
-    models = {name: _definition(name, train, _table(f"models.{name}", t)) for name, t in _table("models", top.get("models", {})).items()}
+    models = {
+        name: _definition(name, train, _table(f"models.{name}", t)) for name, t in _table("models", top.get("models", {})).items()
+    }
     if not models:
         raise ValueError("models: none is not legal; legal is at least one [models.NAME]")
     one = next(iter(models.values()))
@@ -95,7 +97,8 @@ def parse(text: str) -> Plan:
         for name in ("dataset", "data", "pad"):
             ours, theirs = getattr(d.options, name), getattr(one.options, name)
             if ours != theirs:
-                raise ValueError(f"models.{d.name}.{name}: {ours} is not legal; models.{one.name} has {theirs}, and all are shown the same samples")
+                raise ValueError(f"models.{d.name}.{name}: {ours} is not legal; models.{one.name} has {theirs}, and all are shown"
+                                 " the same samples")  # fmt: skip
         held_out = len(d.data.test[1])
         if measure.samples > held_out:
             raise ValueError(f"cka.samples: {measure.samples} is not legal; models.{d.name} has {held_out} held-out samples")

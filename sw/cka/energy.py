@@ -1,4 +1,7 @@
-"""What a sample costs: spikes, and synaptic operations, by the chip's way of counting: what is zero costs nothing, a held frame is seen once."""
+"""What a sample costs: spikes and synaptic operations, counted as the chip does.
+
+What is zero costs nothing, and a held frame is seen once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from sw.stop import Conv2d, Linear
 
 @dataclass
 class Cost:
-    """Of one sample, on average. An operation is an addition of a weight where the input is a spike, a multiplication where it is graded."""
+    """Of one sample, on average.
+
+    An operation is an addition of a weight where the input is a spike, a multiplication where it is graded.
+    """
 
     spikes: float
     additions: float
@@ -34,7 +40,10 @@ def operations(module: nn.Module, x: Tensor) -> int:
 
 
 def cost(view: View, parts: list[slice]) -> Cost:
-    """Averages over the view's samples. Spikes are those of all populations (of an artificial network: outputs that are not zero)."""
+    """Averages over the view's samples.
+
+    Spikes are those of all populations; in an artificial network they are outputs that are not zero.
+    """
     count = {"spikes": 0, "additions": 0, "multiplications": 0}
     samples = sum(p.stop - p.start for p in parts)
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw.config import Config
-from sw.golden.network import Network
+from hw.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.stop import Population
 
 TIMES = ("concat", "mean", "apart")
@@ -27,8 +27,8 @@ TIMES = ("concat", "mean", "apart")
 def layer_names(net: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Names of layers in the order of the network's definition: those `wanted`, which may be patterns such as `*.second`.
 
-    Left empty: the populations of neurons of a network of `sw.stop`, all modules without parts of their own otherwise. ValueError for
-    a name that is not there, with those that are like it.
+    If none are wanted: the populations of neurons of a network of `sw.stop`, and in any other network all modules without parts of
+    their own. ValueError for a name that is not there, with names that are like it.
     """
     modules = {name: m for name, m in net.named_modules() if name}
     if not wanted:
@@ -39,13 +39,18 @@ def layer_names(net: nn.Module, wanted: Sequence[str] = ()) -> tuple[str, ...]:
         hits = {n for n in modules if fnmatchcase(n, name)}
         if not hits:
             near = difflib.get_close_matches(name, modules, 5, 0.3) or list(modules)[:12]
-            raise ValueError(f"layers: {name} is not a layer of this network; legal is one of {', '.join(near)}, and others of named_modules()")
+            raise ValueError(
+                f"layers: {name} is not a layer of this network; legal is one of {', '.join(near)}, and others of named_modules()"
+            )
         chosen |= hits
     return tuple(n for n in modules if n in chosen)
 
 
 class Hooks:
-    """While it is entered, keeps what the layers put out, call by call, detached. Of a tuple (spikes, state) the first tensor counts."""
+    """While it is entered, keeps what the layers put out, call by call, detached.
+
+    Where a layer puts out a tuple (spikes, state) the first tensor is kept.
+    """
 
     def __init__(self, net: nn.Module, layers: Sequence[str] = ()) -> None:
         self.net, self.layers = net, layer_names(net, layers)
@@ -81,7 +86,9 @@ class Hooks:
             if not outputs:
                 raise ValueError(f"layers: {name} did not run; legal are layers that the network uses")
             if len(shapes := dict.fromkeys(tuple(o.shape) for o in outputs)) > 1:
-                raise ValueError(f"layers: {name} puts out shapes {' and '.join(map(str, shapes))} in one pass; legal is one shape in all steps")
+                raise ValueError(
+                    f"layers: {name} puts out shapes {' and '.join(map(str, shapes))} in one pass; legal is one shape in all steps"
+                )
         return {name: torch.stack(outputs) for name, outputs in self.outputs.items()}
 
 
@@ -99,22 +106,26 @@ def in_time(features: Mapping[str, Tensor], how: str) -> dict[str, Tensor]:
     return out
 
 
-def golden_layers(config: Config) -> tuple[str, ...]:
+def golden_layers(config: Network) -> tuple[str, ...]:
     """Names of an integer network's layers: those of the float network that `sw.stop.integer` takes it from."""
     return tuple(str(l - 1) for l in config.layers)
 
 
-def golden_features(network: Network, samples: Iterable[np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
-    """Spikes (T, B, n) of each layer of the integer network, and the classes (B,) it decides on; samples as `Network.run` takes them."""
+def golden_features(network: GoldenNetwork, samples: Iterable[np.ndarray]) -> tuple[dict[str, Tensor], Tensor]:
+    """Spikes (T, B, n) of each layer of the integer network, and the classes (B,) it decides on.
+
+    Samples are as `GoldenNetwork.run` takes them.
+    """
     spikes, classes = [], []
     for sample in samples:
         spikes.append(torch.stack(list(_spikes(network, sample))))
         classes.append(network.winner)
     whole = torch.stack(spikes, 1).to(torch.uint8)
     names = golden_layers(network.config)
-    return {name: whole[..., layer.neurons].float() for name, layer in zip(names, network.layers, strict=True)}, torch.tensor(classes)
+    features = {name: whole[..., layer.neurons].float() for name, layer in zip(names, network.layers, strict=True)}
+    return features, torch.tensor(classes)
 
 
-def _spikes(network: Network, sample: np.ndarray) -> Iterator[Tensor]:
+def _spikes(network: GoldenNetwork, sample: np.ndarray) -> Iterator[Tensor]:
     for _ in network.steps(sample):
         yield network.spike.clone()

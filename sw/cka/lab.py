@@ -33,7 +33,10 @@ class View:
 
 @dataclass
 class Similarity:
-    """CKA (layers of x, layers of y), not a number where a layer is constant, the layers' names, and `constant` ones with their model."""
+    """CKA (layers of x, layers of y) with the layers' names; it is not a number where a layer is constant.
+
+    `constant`: the constant layers, each with its model.
+    """
 
     x: tuple[str, ...]
     y: tuple[str, ...]
@@ -93,7 +96,9 @@ class Lab:
     def parts(self) -> list[slice]:
         return splits(self.plan.measure.samples, self.plan.measure.batch)
 
-    def view(self, model: Model, *, epoch: int = -1, network: nn.Module | FastNetwork | None = None, images: Tensor | None = None) -> View:
+    def view(
+        self, model: Model, *, epoch: int = -1, network: nn.Module | FastNetwork | None = None, images: Tensor | None = None
+    ) -> View:
         images = model.data.test[0][: self.plan.measure.samples] if images is None else images
         return View(model, network or model.network(epoch), images)
 
@@ -110,7 +115,9 @@ class Lab:
                 raise ValueError(f"{x.model.name} (x){f' and {y.model.name} (y)' if y else ''}: {e}") from None
             names = [tuple(f) for f in (sides * 2)[:2]]
         own = zip((x, y or x), names, (out.own_x, out.own_y), strict=True)
-        constant = {f"{v.model.name}, layer {name}": None for v, layers, hsic in own for name, h in zip(layers, hsic, strict=True) if h <= 0}
+        constant = {
+            f"{v.model.name}, layer {name}": None for v, layers, hsic in own for name, h in zip(layers, hsic, strict=True) if h <= 0
+        }
         return Similarity(names[0], names[1], out.result(undefined=True).numpy(), tuple(constant))
 
     def accuracy(self, view: View) -> float:
@@ -120,7 +127,10 @@ class Lab:
 
 
 def seeded(values: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over seeds (0 for one seed) of arrays of one shape; not a number is left out, and stays only where all are."""
+    """Mean and standard deviation over seeds (0 for one seed) of arrays of one shape.
+
+    A value that is not a number is left out; the result is not a number only where no seed has one.
+    """
     stacked = np.stack(list(values)).astype(float)
     there = ~np.isnan(stacked)
     n = there.sum(0)

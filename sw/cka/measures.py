@@ -5,15 +5,16 @@
         cka.add(x, y)
     cka.result()                            # (layers of x, layers of y)
 
-CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the Gram matrices K, L of X and Y. Each of the three HSICs is estimated without bias in
-each minibatch (HSIC1: Song et al., JMLR 2012, equation 5) and averaged over the minibatches; memory holds one minibatch, whatever the data set.
+CKA(X, Y) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the Gram matrices K, L of X and Y. Each of the three HSICs is estimated
+without bias in each minibatch (HSIC1: Song et al., JMLR 2012, equation 5) and averaged over the minibatches; memory holds one
+minibatch, whatever the data set.
 
 HSIC1 is computed as an inner product. With the U-centred Gram matrix (Székely and Rizzo 2014; K with its diagonal set to 0)
 
     K~_ij = K_ij - sum_l K_il / (n-2) - sum_l K_lj / (n-2) + sum_kl K_kl / ((n-1)(n-2)),   K~_ii = 0
 
-HSIC1(K, L) = sum_ij K~_ij L~_ij / (n(n-3)), so that all pairs of layers are one matrix product. It is 0 on average for independent features of
-any width, and HSIC1(K, K) is never negative.
+HSIC1(K, L) = sum_ij K~_ij L~_ij / (n(n-3)), so that all pairs of layers are one matrix product. It is 0 on average for independent
+features of any width, and HSIC1(K, K) is never negative.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def linear_gram(x: Tensor) -> Tensor:
 
 
 def rbf_gram(x: Tensor, bandwidth: float = 1.0) -> Tensor:
-    """(n, n) of exp(-|x_i - x_j|^2 / (2 sigma^2)), sigma being `bandwidth` times the median distance of two samples of the minibatch.
+    """(n, n) of exp(-|x_i - x_j|^2 / (2 sigma^2)); sigma is `bandwidth` times the median distance of two samples of the minibatch.
 
     Samples that are alike do not count in the median: most spikes of a sparse layer may be. 0 if all are alike.
     """
@@ -93,7 +94,10 @@ class CKA:
         self.cross = self.own_x = self.own_y = torch.zeros(0, dtype=torch.float64)
 
     def add(self, x: Sequence[Tensor], y: Sequence[Tensor] | None = None) -> None:
-        """One minibatch: features (n, ...) of the same n samples, a tensor for each layer. ValueError, with nothing added, if they are not."""
+        """One minibatch: features (n, ...) of the same n samples, a tensor for each layer.
+
+        ValueError, with nothing added, if they are not of the same samples.
+        """
         sides = [("x", x)] if y is None else [("x", x), ("y", y)]
         n = len(x[0]) if len(x) else 0
         for side, layers in sides:
@@ -101,16 +105,22 @@ class CKA:
                 if f.ndim < 2 or not f.shape[1:].numel():
                     raise ValueError(f"{side}: layer {i} has shape {tuple(f.shape)}; legal is (samples, features)")
                 if len(f) != n:
-                    raise ValueError(f"{side}: layer {i} has {len(f)} samples where x has {n}; legal are the same samples for all layers")
+                    raise ValueError(
+                        f"{side}: layer {i} has {len(f)} samples where x has {n}; legal are the same samples for all layers"
+                    )
                 if not torch.isfinite(f).all():
                     raise ValueError(f"{side}: layer {i} has features that are infinite or not a number")
             if not len(layers):
                 raise ValueError(f"{side}: no layers; legal is at least one")
         if n < SAMPLES_MIN:
-            raise ValueError(f"x: {n} samples in a minibatch are too few; legal is at least {SAMPLES_MIN}, as unbiased HSIC divides by n - 3")
+            raise ValueError(
+                f"x: {n} samples in a minibatch are too few; legal is at least {SAMPLES_MIN}, as unbiased HSIC divides by n - 3"
+            )
         shape = (len(x), len(x if y is None else y))
         if self.batches and self.cross.shape != shape:
-            raise ValueError(f"x, y: {shape} layers where there were {tuple(self.cross.shape)}; legal are the same layers in all minibatches")
+            raise ValueError(
+                f"x, y: {shape} layers where there were {tuple(self.cross.shape)}; legal are the same layers in all minibatches"
+            )
         k = self._centred(x)
         l = k if y is None else self._centred(y)
         sums = (hsic1(k, l), _own(k), _own(l))
@@ -132,10 +142,11 @@ class CKA:
         return out
 
     def result(self, names: Sequence[Sequence[str]] | None = None, *, undefined: bool = False) -> Tensor:
-        """CKA (layers of x, layers of y), float64; at most 1, and about 0 for independent features (an unbiased estimate: also below 0).
+        """CKA (layers of x, layers of y), float64; at most 1.
 
-        A layer whose features are the same for all samples has HSIC 0 with itself and no CKA: ValueError, naming the layer by `names` (those of x and of
-        y), or, if `undefined`, not a number in its row or column.
+        For independent features it is about 0; as the estimate is without bias, it may also be below 0. A layer whose features are
+        the same for all samples has HSIC 0 with itself and no CKA: then ValueError names the layer by `names` (those of x and those
+        of y), or, if `undefined`, its row or column is not a number.
         """
         if not self.batches:
             raise ValueError("x: no minibatch was added; legal is at least one")
@@ -144,7 +155,8 @@ class CKA:
             for i in torch.nonzero(values <= 0).flatten().tolist() if not undefined else []:
                 what = names[side == "y"][i] if names else f"layer {i}"
                 raise ValueError(
-                    f"{side}: {what} is constant over the {self.samples} samples (its HSIC with itself is 0), so that CKA is not defined"
+                    f"{side}: {what} is constant over the {self.samples} samples (its HSIC with itself is 0), so that CKA is not"
+                    " defined"
                 )
         scale = (self.own_x[:, None] * self.own_y).sqrt()
         return torch.where(scale > 0, self.cross / scale, torch.nan)
@@ -156,7 +168,9 @@ def _own(k: Tensor) -> Tensor:
     return k.square().sum((1, 2)) / (n * (n - 3))
 
 
-def cka(x: Sequence[Tensor], y: Sequence[Tensor] | None = None, *, batch: int = 256, kernel: str = "linear", bandwidth: float = 1.0) -> Tensor:
+def cka(
+    x: Sequence[Tensor], y: Sequence[Tensor] | None = None, *, batch: int = 256, kernel: str = "linear", bandwidth: float = 1.0
+) -> Tensor:
     """CKA of features that are at hand whole, (samples, ...) a layer, from minibatches of about `batch`."""
     out = CKA(kernel, bandwidth)
     for part in _parts(x, y, batch):

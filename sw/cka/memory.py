@@ -22,7 +22,10 @@ SAMPLES, LARGE = 2000, 10000
 
 
 def probe(samples: int, quiet: bool = False) -> float:
-    """20 layers of a spiking network pairwise on random images: the peak of resident memory above that before, MiB; for a fresh process."""
+    """The peak of resident memory above that before, MiB: 20 layers of a spiking network pairwise on random images.
+
+    To be called in a fresh process.
+    """
 
     def work() -> None:
         torch.manual_seed(0)
@@ -53,5 +56,6 @@ def main(a: argparse.Namespace) -> int:
     peaks = {n: float(subprocess.run([sys.executable, "-m", "sw.cka", "memory", "--samples", str(n)], cwd=Path.cwd(), check=True,
                                      stdout=subprocess.PIPE, text=True).stdout) for n in (SAMPLES, LARGE)}  # fmt: skip
     print(f"{LAYERS} layers of {WIDTH} x {STEPS} features pairwise, minibatches of {BATCH}, peak memory above that of the process: "
-          f"{', '.join(f'{n} samples {mib:.0f} MiB' for n, mib in peaks.items())}, {peaks[LARGE] / peaks[SAMPLES]:.2f} times")  # fmt: skip
+          f"{', '.join(f'{n} samples {mib:.0f} MiB' for n, mib in peaks.items())},"
+          f" {peaks[LARGE] / peaks[SAMPLES]:.2f} times")  # fmt: skip
     return 0

@@ -1,8 +1,9 @@
-"""Models to compare, all from one definition: trained once, kept in a folder by what they depend on, and run with their layers in view.
+"""Models to compare, all from one definition: trained once, kept in a folder by what they depend on, and run with their layers in
+view.
 
-A definition is a set of `sw.train.Options` (the network, how it learns, coding, steps) and what it becomes: a float network; with `chip`,
-integers learned sample by sample by the golden model, which equals the chip in every bit, from the float network's first weights; with `factory`,
-any `nn.Module` of your own.
+A definition is a set of `sw.train.Options` (the network, how it learns, coding, steps) and what it becomes. It becomes a float
+network; or, with `chip`, integers learned sample by sample by the golden model, which equals the chip in every bit, from the float
+network's first weights; or, with `factory`, any `nn.Module` of your own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw.config import Config
+from hw.network import Network
 from sw import data as datasets
 from sw.cka.features import Hooks, golden_features, golden_layers, layer_names
 from sw.golden.fast import FastNetwork
@@ -48,7 +49,9 @@ class Definition:
     def __post_init__(self) -> None:
         o = self.options
         if self.chip and (o.model != "mlp" or o.coding != "direct" or o.dataset not in RECIPES or not o.method.startswith("stop")):
-            raise ValueError(f"models.{self.name}: chip needs model mlp, coding direct, a method stop-... and one of {', '.join(RECIPES)}")
+            raise ValueError(
+                f"models.{self.name}: chip needs model mlp, coding direct, a method stop-... and one of {', '.join(RECIPES)}"
+            )
         if self.chip and o.neuron != "lif":
             raise ValueError(f"models.{self.name}: chip has spiking neurons; legal is neuron lif")
         if self.factory and self.chip:
@@ -61,20 +64,25 @@ class Definition:
         return _data(self.options)
 
     @property
-    def config(self) -> Config:
+    def config(self) -> Network:
         """Of the core that `chip` stands for."""
         data, o = self.data, self.options
-        return Config(sizes=(data.train[0][0].numel(), *o.hidden, data.classes), steps=o.steps, input="static")
+        return Network(sizes=(data.train[0][0].numel(), *o.hidden, data.classes), steps=o.steps, input="static")
 
     @cached_property
     def runs(self) -> dict[str, int]:
-        """Names of the layers that are compared, and the steps of each. ValueError if there are none by these names, or if images cannot be shown."""
+        """Names of the layers that are compared, and the steps of each.
+
+        ValueError if there are no layers by these names, or if images cannot be shown.
+        """
         try:
             if self.factory:
                 return _probe(self)
             names = layer_names(Run(self.options, self.data).net, self.layers)
             if self.chip and not set(names) <= set(golden_layers(self.config)):
-                raise ValueError(f"layers: {', '.join(self.layers)} are not legal; legal are {', '.join(golden_layers(self.config))}")
+                raise ValueError(
+                    f"layers: {', '.join(self.layers)} are not legal; legal are {', '.join(golden_layers(self.config))}"
+                )
         except ValueError as e:
             raise ValueError(f"models.{self.name}: {e}") from None
         return dict.fromkeys(names, self.options.steps)
@@ -177,7 +185,10 @@ def classify(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def _made(definition: Definition, seed: int) -> nn.Module:
-    """What the function named by `factory` returns for a seed: an `nn.Module` that takes images (B, C, H, W) of 0 to 1 and puts out (B, classes)."""
+    """What the function named by `factory` returns for a seed.
+
+    That is an `nn.Module` that takes images (B, C, H, W) of 0 to 1 and puts out (B, classes).
+    """
     module, _, function = definition.factory.partition(":")
     try:
         made = getattr(importlib.import_module(module), function)
@@ -194,7 +205,10 @@ def _made(definition: Definition, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def _probe(definition: Definition) -> dict[str, int]:
-    """Steps of each layer of a network of one's own, which is shown two images: what cannot be compared is said before anything is trained."""
+    """Steps of each layer of a network of one's own, which is shown two images.
+
+    So what cannot be compared is said before anything is trained.
+    """
     what, images = f"factory {definition.factory}", definition.data.test[0][:2]
     with Hooks(_made(definition, 0), definition.layers) as hooks:
         try:
@@ -217,10 +231,12 @@ class SameStart(Recipe):
 
     options: Options = Options()
 
-    def state(self, config: Config, seed: int) -> dict[str, np.ndarray]:
+    def state(self, config: Network, seed: int) -> dict[str, np.ndarray]:
         o = replace(self.options, seed=seed)
         start = integer_image(Run(o, _data(o)).net, config)[0].state
-        return super().state(config, seed) | {name: a for name, a in start.items() if name.partition(".")[0] in ("weight", "theta", "alpha")}
+        return super().state(config, seed) | {
+            name: a for name, a in start.items() if name.partition(".")[0] in ("weight", "theta", "alpha")
+        }
 
 
 def fit(definition: Definition, seed: int, folder: Path | None = None) -> Model:
@@ -289,7 +305,7 @@ def through_time(net: nn.Module) -> Callable[[], None]:
     return undo
 
 
-def integers(model: Model, config: Config) -> FastNetwork:
+def integers(model: Model, config: Network) -> FastNetwork:
     """A float MLP, after its training, in the integers of `config`."""
     state = integer_image(model.network(), config, beta=model.options.beta)[0].state  # type: ignore[arg-type]
     golden = FastNetwork(config)

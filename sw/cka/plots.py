@@ -27,13 +27,16 @@ def heatmap(values: np.ndarray, x: str, y: str, *, low: float = 0.0, first: int 
         axes.set_facecolor("0.8")
         rows, columns = values.shape
         image = axes.imshow(
-            values, vmin=low, vmax=1, cmap="magma", origin="lower", extent=(first - 0.5, first + columns - 0.5, first - 0.5, first + rows - 0.5)
+            values, vmin=low, vmax=1, cmap="magma", origin="lower",
+            extent=(first - 0.5, first + columns - 0.5, first - 0.5, first + rows - 0.5),
         )
         if values.size <= 100:
             for i, row in enumerate(values):
                 for j, v in enumerate(row):
                     shown = "–" if np.isnan(v) else f"{v:.2f}"
-                    axes.text(first + j, first + i, shown, ha="center", va="center", fontsize=8, color="white" if v < 0.6 else "black")
+                    axes.text(
+                        first + j, first + i, shown, ha="center", va="center", fontsize=8, color="white" if v < 0.6 else "black"
+                    )
         axes.set(xlabel=x, ylabel=y)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.get_major_locator().set_params(integer=True)
@@ -43,7 +46,8 @@ def heatmap(values: np.ndarray, x: str, y: str, *, low: float = 0.0, first: int 
 
 
 def lines(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, *, x: Sequence[Any] | None = None, unit: bool = True
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, *,
+    x: Sequence[Any] | None = None, unit: bool = True,
 ) -> Callable[[Any], None]:
     """Means and standard deviations by name, at `x` or at 1, 2, ...; `unit`: the y axis ends at 1."""
 

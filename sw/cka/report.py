@@ -26,14 +26,17 @@ from sw.cka.outcome import MARGIN
 RESULTS, PAGE, FIGURES = "results.json", "index.html", "figures"
 PAPER = {
     "": (
-        "The seed paper is Li et al., “Uncovering the Representation of Spiking Neural Networks Trained with Surrogate Gradient”, TMLR 2023, "
-        "arXiv 2304.13098. What is said of it on this page is what its abstract says; none of its figures is repeated. Its networks (ResNets on CIFAR) are far larger "
-        "than those here, so that a direction not seen here says nothing against it."
+        "The seed paper is Li et al., “Uncovering the Representation of Spiking Neural Networks Trained with Surrogate "
+        "Gradient”, TMLR 2023, arXiv 2304.13098. What is said of it on this page is what its abstract says; none of its figures "
+        "is repeated. Its networks (ResNets on CIFAR) are far larger than those here, so that a direction not seen here says "
+        "nothing against it."
     ),
     "heatmap": "The paper compares every layer of an ANN with every layer of an SNN in this way.",
-    "diagonal": "The paper compares ANNs with SNNs trained by backpropagation through time; it has neither STOP nor an integer network.",
+    "diagonal": "The paper compares ANNs with SNNs trained by backpropagation through time; it has neither STOP nor an integer "
+                "network.",
     "sweep": "The paper's abstract names width and depth as what it starts from, and states no outcome for them.",
-    "residual": "The paper's abstract: with residual connections SNNs learn a periodic pattern, which brings their representations back to those of the ANN.",
+    "residual": "The paper's abstract: with residual connections SNNs learn a periodic pattern, which brings their representations "
+                "back to those of the ANN.",
     "time": "The paper's abstract: deeper layers are more dynamic along the time dimension.",
     "coding": "The paper's abstract names event-stream input as something it looks into, and states no outcome.",
     "attack": "The paper's abstract names adversarial attacks as something it looks into, and states no outcome.",
@@ -45,7 +48,10 @@ PAPER = {
 
 
 def run(plan: Plan, folder: Path, models: Path, *, jobs: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Trains, measures and writes `folder`; what was there of an earlier run stays until all is measured. `models`: where networks are kept."""
+    """Trains, measures and writes `folder`; what was there of an earlier run stays until all is measured.
+
+    `models`: where networks are kept.
+    """
     torch.set_num_threads(1)
     start = time.monotonic()
     lab = Lab(plan, models, jobs, quiet)
@@ -62,7 +68,9 @@ def run(plan: Plan, folder: Path, models: Path, *, jobs: int = 1, quiet: bool = 
         "title": plan.title,
         "seeds": list(range(plan.seeds)),
         "measure": asdict(plan.measure),
-        "models": {name: [{"seed": s, "accuracy": lab.model(name, s).accuracy} for s in range(plan.seeds)] for name in _trained(plan, lab)},
+        "models": {
+            name: [{"seed": s, "accuracy": lab.model(name, s).accuracy} for s in range(plan.seeds)] for name in _trained(plan, lab)
+        },
         "directions": directions,
         "studies": studies,
         "config": plan.text,
@@ -89,7 +97,8 @@ def _studies(lab: Lab, folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
                 plots.save(figure.draw, folder / name)
                 figures.append({"file": name, "caption": figure.caption})
             studies.append({
-                "kind": study.kind, "title": outcome.title, "text": outcome.text, "paper": PAPER[study.kind], "options": asdict(study),
+                "kind": study.kind, "title": outcome.title, "text": outcome.text, "paper": PAPER[study.kind],
+                "options": asdict(study),
                 "tables": [asdict(t) for t in outcome.tables], "figures": figures, "numbers": outcome.numbers,
             })  # fmt: skip
             directions += [asdict(d) | {"verdict": d.verdict} for d in outcome.directions]
@@ -124,9 +133,12 @@ def page(folder: Path) -> Path:
         results = json.loads((folder / RESULTS).read_text())
         images = {f["file"]: _inline(folder / FIGURES / f["file"]) for study in results["studies"] for f in study["figures"]}
         env = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
         )
-        text = env.get_template("report.html").render(**results, images=images, paper=PAPER[""], margin=MARGIN, accuracy=_accuracy(results["models"]))
+        text = env.get_template("report.html").render(
+            **results, images=images, paper=PAPER[""], margin=MARGIN, accuracy=_accuracy(results["models"])
+        )
     except FileNotFoundError as e:
         raise ValueError(f"{folder}: {e.filename} is missing; legal is the folder of a finished run") from None
     except (KeyError, TypeError, json.JSONDecodeError, jinja2.UndefinedError) as e:

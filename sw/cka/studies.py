@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hw.config import Config, Q
+from hw.network import Network
+from hw.numbers import Q
 from sw.cka import plots
 from sw.cka.attacks import ATTACKS, PGD_STEPS, attack
 from sw.cka.config import Plan
@@ -98,7 +99,9 @@ def _same_epochs(what: str, definitions: Iterable[Definition]) -> None:
 def _constant(found: Iterable[Similarity]) -> list[str]:
     """A paragraph that names the layers without CKA, if there are any."""
     names = dict.fromkeys(name for s in found for name in s.constant)
-    return [f"The same for all samples with some seed, and so without CKA (grey, or left out): {'; '.join(names)}."] if names else []
+    return (
+        [f"The same for all samples with some seed, and so without CKA (grey, or left out): {'; '.join(names)}."] if names else []
+    )
 
 
 def _by_layer(caption: str, columns: dict[str, list[np.ndarray]], names: Iterable[str]) -> Table:
@@ -116,8 +119,8 @@ def _samples(lab: Lab) -> str:
     sigma = f", bandwidth {m.bandwidth:g} of the median distance" if m.kernel == "rbf" else ""
     time = {"concat": "the steps of a sample side by side", "mean": "steps averaged", "apart": "each step apart"}[m.time]
     return (
-        f"CKA with a {m.kernel} kernel{sigma}, unbiased HSIC averaged over {len(lab.parts)} minibatches of about {m.batch}, on the first {m.samples} "
-        f"held-out samples; {time}."
+        f"CKA with a {m.kernel} kernel{sigma}, unbiased HSIC averaged over {len(lab.parts)} minibatches of about {m.batch}, on the "
+        f"first {m.samples} held-out samples; {time}."
     )
 
 
@@ -132,7 +135,9 @@ class Heatmap(Study):
         return _of(plan, (name for pair in self.pairs for name in pair))
 
     def run(self, lab: Lab) -> Outcome:
-        out = Outcome("Layer by layer", [f"{_samples(lab)} Mean over {lab.plan.seeds} seeds; the colours are the same in all pictures."], {})
+        out = Outcome(
+            "Layer by layer", [f"{_samples(lab)} Mean over {lab.plan.seeds} seeds; the colours are the same in all pictures."], {}
+        )
         found = {pair: [_compare(lab, pair, s) for s in _seeds(lab)] for pair in self.pairs}
         out.text += _constant(s for per_seed in found.values() for s in per_seed)
         for pair, per_seed in found.items():
@@ -178,16 +183,19 @@ class Diagonal(Study):
                 found[f"{name}, two seeds"] = [_compare(lab, (name, name), *seeds) for seeds in combinations(_seeds(lab), 2)]
         columns = {name: [s.diagonal for s in similar] for name, similar in found.items()}
         text = [
-            f"{_samples(lab)} Mean ± standard deviation over {lab.plan.seeds} seeds. Models of one seed start from the same weights and see samples in "
-            "the same order. “Two seeds” compares one model with itself started from other weights and shown samples in another order: a yardstick, and not "
-            "the effect of the way of learning alone, as the two models of a pair share their start.",
+            f"{_samples(lab)} Mean ± standard deviation over {lab.plan.seeds} seeds. Models of one seed start from the same "
+            "weights and see samples in the same order. “Two seeds” compares one model with itself started from other weights "
+            "and shown samples in another order: a yardstick, and not the effect of the way of learning alone, as the two models "
+            "of a pair share their start.",
             *_constant(s for similar in found.values() for s in similar),
         ]
         chips = [d.name for d in self.definitions(lab.plan) if d.chip]
         if chips:
             text.append(
-                f"{', '.join(chips)}: the integer golden model, to which the gateware is equal in every bit in simulation (tests of this repository). It starts from the same weights, rounded, and learns by STOP as the chip does: one sample "
-                "an update, in an order of its own, with learning rates that are powers of two; the float networks learn in batches by Adam."
+                f"{', '.join(chips)}: the integer golden model, to which the gateware is equal in every bit in simulation (tests "
+                "of this repository). It starts from the same weights, rounded, and learns by STOP as the chip does: one sample "
+                "an update, in an order of its own, with learning rates that are powers of two; the float networks learn in "
+                "batches by Adam."
             )
         out = Outcome(self.title, text, {k: {"layers": names, "cka": v} for k, v in columns.items()})
         out.tables.append(_by_layer("CKA of layers at the same place", columns, names))
@@ -195,7 +203,8 @@ class Diagonal(Study):
             series = {k: seeded(v) for k, v in columns.items() if k.endswith(", two seeds") is chosen}
             if series:
                 draw = plots.lines(series, "layer", "CKA")
-                out.figures.append(Figure(_slug("diagonal", self.title, i), f"CKA of layers at the same place: {title}; bars: standard deviation", draw))
+                caption = f"CKA of layers at the same place: {title}; bars: standard deviation"
+                out.figures.append(Figure(_slug("diagonal", self.title, i), caption, draw))
         for pair in self.middle:
             out.directions.append(middle_direction(_named(pair), columns[_named(pair)]))
         return out
@@ -210,7 +219,9 @@ def middle_direction(name: str, diagonals: list[np.ndarray]) -> Direction:
     level = plus_minus([float(np.nanmean(d[inner])) for d in diagonals])
     rest = plus_minus([float(np.nanmean(d[~inner])) for d in diagonals])
     where = f"layers {n // 3 + 1} to {n - n // 3} of {n}"
-    return Direction("middle layers are ANN-like", f"{name}: CKA of {where} ({level}) minus that of the others ({rest})", differences)
+    return Direction(
+        "middle layers are ANN-like", f"{name}: CKA of {where} ({level}) minus that of the others ({rest})", differences
+    )
 
 
 @dataclass
@@ -261,7 +272,9 @@ class Sweep(Study):
             rows.append([label, str(len(found[0])), plus_minus(hidden), *(plus_minus(a, 1, 100) for a in accuracy)])
             curves[f"{self.field} {label}"] = seeded(found)
             means.append(hidden)
-        text = f"{_samples(lab)} {_named(self.pair)} with other values of {self.field}, each trained anew with {lab.plan.seeds} seeds."
+        text = (
+            f"{_samples(lab)} {_named(self.pair)} with other values of {self.field}, each trained anew with {lab.plan.seeds} seeds."
+        )
         header = [self.field, "layers", "CKA, hidden layers", *(f"accuracy of {name}, %" for name in self.pair)]
         mean = np.array([np.mean(m) for m in means]), np.array([np.std(m, ddof=1) if len(m) > 1 else 0.0 for m in means])
         return Outcome(
@@ -279,7 +292,8 @@ class Sweep(Study):
 class Residual(Study):
     """A residual network and the same without shortcuts, each as an ANN and as an SNN: is the similarity periodic in the blocks?
 
-    In block k, `first` is the layer inside and `second` the one after the addition. The step of a block is CKA(ANN, SNN) at `second` minus that at `first`.
+    In block k, `first` is the layer inside and `second` the one after the addition. The step of a block is CKA(ANN, SNN) at
+    `second` minus CKA(ANN, SNN) at `first`.
     """
 
     kind: ClassVar[str] = "residual"
@@ -294,7 +308,9 @@ class Residual(Study):
         for which in ("residual", "plain"):
             for d in _of(plan, getattr(self, which)):
                 if d.options.model not in (("resnet", "resnet18") if which == "residual" else ("plain",)) or d.layers:
-                    raise ValueError(f"{which}: {d.name} is not legal; legal is model {'resnet' if which == 'residual' else 'plain'}, all layers")
+                    raise ValueError(
+                        f"{which}: {d.name} is not legal; legal is model {'resnet' if which == 'residual' else 'plain'}, all layers"
+                    )
         _same_layers(plan, self.definitions(plan))
 
     def definitions(self, plan: Plan) -> list[Definition]:
@@ -313,8 +329,9 @@ class Residual(Study):
         means = {k: [float(np.nanmean(s)) for s in v] for k, v in steps.items()}
         share = {k: [float(np.mean(s > 0)) for s in v] for k, v in steps.items()}
         text = (
-            f"{_samples(lab)} Each block has a layer inside (“first”) and a layer after the addition (“second”); without shortcuts, the same layers "
-            "and no addition. A periodic pattern shows as steps upwards, from inside a block to its end, in block after block."
+            f"{_samples(lab)} Each block has a layer inside (“first”) and a layer after the addition (“second”); without "
+            "shortcuts, the same layers and no addition. A periodic pattern shows as steps upwards, from inside a block to its "
+            "end, in block after block."
         )
         table = Table(
             "CKA of ANN and SNN at the end of a block minus inside it",
@@ -335,9 +352,10 @@ class Residual(Study):
         )  # fmt: skip
         differences = [min(r, r - p) for r, p in zip(means["residual"], means["plain"], strict=True)]
         measured = (
-            f"step of CKA(ANN, SNN) from inside a block to its end, mean over blocks: {plus_minus(means['residual'])} with shortcuts, "
-            f"{plus_minus(means['plain'])} without; tested: the lesser of the step with shortcuts and what it exceeds that without by; "
-            f"blocks that step up: {plus_minus(share['residual'], 0, 100)} % and {plus_minus(share['plain'], 0, 100)} %"
+            f"step of CKA(ANN, SNN) from inside a block to its end, mean over blocks: {plus_minus(means['residual'])} with "
+            f"shortcuts, {plus_minus(means['plain'])} without; tested: the lesser of the step with shortcuts and what it exceeds "
+            f"that without by; blocks that step up: {plus_minus(share['residual'], 0, 100)} % and "
+            f"{plus_minus(share['plain'], 0, 100)} %"
         )
         out.directions.append(Direction("residual connections make a periodic pattern", measured, differences))
         return out
@@ -369,8 +387,9 @@ class TimeSteps(Study):
 
     def run(self, lab: Lab) -> Outcome:
         text = (
-            f"{_samples(lab).rpartition(';')[0]}. Every step of a layer with every other step of it; dynamics is 1 minus their mean CKA: 0 where a layer "
-            "says the same in all steps. Steps in which a layer says the same of all samples (none has spiked yet) have no CKA: grey, and left out."
+            f"{_samples(lab).rpartition(';')[0]}. Every step of a layer with every other step of it; dynamics is 1 minus their "
+            "mean CKA: 0 where a layer says the same in all steps. Steps in which a layer says the same of all samples (none has "
+            "spiked yet) have no CKA: grey, and left out."
         )
         out = Outcome("Time steps", [text], {})
         columns: dict[str, list[np.ndarray]] = {}
@@ -384,17 +403,28 @@ class TimeSteps(Study):
             for i in picked:
                 mean, _ = seeded(out.numbers[name][names[name][i]])
                 draw = plots.heatmap(mean, "time step", "time step")
-                out.figures.append(Figure(_slug("time", name, i + 1), f"{name}, layer {i + 1} of {len(names[name])}, step by step", draw))
+                out.figures.append(
+                    Figure(_slug("time", name, i + 1), f"{name}, layer {i + 1} of {len(names[name])}, step by step", draw)
+                )
         for layers in dict.fromkeys(names.values()):
             out.tables.append(_by_layer("Dynamics by layer", {n: c for n, c in columns.items() if names[n] == layers}, layers))
         series = {name: seeded(column) for name, column in columns.items()}
-        out.figures.insert(0, Figure("time-dynamics", "dynamics by layer", plots.lines(series, "layer", "1 - CKA between steps", unit=False)))
+        out.figures.insert(
+            0, Figure("time-dynamics", "dynamics by layer", plots.lines(series, "layer", "1 - CKA between steps", unit=False))
+        )
         for name in self.deeper:
             hidden = [c[:-1] for c in columns[name]]
             half = (len(hidden[0]) + 1) // 2
-            low, high = ([float(np.nanmean(part)) for part in parts] for parts in ([h[:half] for h in hidden], [h[half:] for h in hidden]))
-            measured = f"{name}: dynamics of the deeper half of the hidden layers ({plus_minus(high)}) minus that of the others ({plus_minus(low)})"
-            out.directions.append(Direction("deeper layers are more dynamic in time", measured, [b - a for a, b in zip(low, high, strict=True)]))
+            low, high = (
+                [float(np.nanmean(part)) for part in parts] for parts in ([h[:half] for h in hidden], [h[half:] for h in hidden])
+            )
+            measured = (
+                f"{name}: dynamics of the deeper half of the hidden layers ({plus_minus(high)}) minus that of the others "
+                f"({plus_minus(low)})"
+            )
+            out.directions.append(
+                Direction("deeper layers are more dynamic in time", measured, [b - a for a, b in zip(low, high, strict=True)])
+            )
         return out
 
     def _blocks(self, lab: Lab, model: Model) -> dict[str, np.ndarray]:
@@ -413,7 +443,10 @@ def dynamics(block: np.ndarray) -> float:
 
 @dataclass
 class Coding(Study):
-    """The SNN `model` trained with each of `codings`, beside the ANN `ann` that sees the picture. `event`: the coding that stands for an event camera."""
+    """The SNN `model` trained with each of `codings`, beside the ANN `ann` that sees the picture.
+
+    `event`: the coding that stands for an event camera.
+    """
 
     kind: ClassVar[str] = "coding"
     model: str
@@ -448,11 +481,12 @@ class Coding(Study):
         for coding in self.codings:
             models = [lab.model(self._coded(lab.plan, coding), s) for s in _seeds(lab)]
             compared = [lab.compare(lab.view(m), lab.view(lab.model(self.ann, s))) for s, m in enumerate(models)]
-            columns[coding], accuracy[coding], names = [c.diagonal for c in compared], [m.accuracy[-1] for m in models], compared[0].x
+            columns[coding], names = [c.diagonal for c in compared], compared[0].x
+            accuracy[coding] = [m.accuracy[-1] for m in models]
         hidden = {c: [float(np.nanmean(d[:-1])) for d in v] for c, v in columns.items()}
         text = (
-            f"{_samples(lab)} {self.model}, trained and shown each coding of the pictures, beside {self.ann}, which is shown the picture itself. “motion” and "
-            "“delta” are simulated event cameras (sw/data/coding.py), not recordings of one."
+            f"{_samples(lab)} {self.model}, trained and shown each coding of the pictures, beside {self.ann}, which is shown the "
+            "picture itself. “motion” and “delta” are simulated event cameras (sw/data/coding.py), not recordings of one."
         )
         rows = [[c, plus_minus(hidden[c]), plus_minus(accuracy[c], 1, 100)] for c in self.codings]
         out = Outcome("Input codings", [text], {"cka": columns, "hidden": hidden, "accuracy": accuracy, "layers": names})
@@ -464,7 +498,8 @@ class Coding(Study):
         out.figures.append(Figure("coding", f"{self.model} by coding, and {self.ann} shown the picture", draw))
         if self.event:
             measured = (
-                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} ({plus_minus(hidden[self.event])}); "
+                f"CKA of hidden layers with {self.ann}: direct ({plus_minus(hidden['direct'])}) minus {self.event} "
+                f"({plus_minus(hidden[self.event])}); "
                 f"accuracy of the two: {plus_minus(accuracy['direct'], 1, 100)} % and {plus_minus(accuracy[self.event], 1, 100)} %"
             )
             differences = [a - b for a, b in zip(hidden["direct"], hidden[self.event], strict=True)]
@@ -502,14 +537,15 @@ class Attack(Study):
 
     def run(self, lab: Lab) -> Outcome:
         text = (
-            f"{_samples(lab)} Images are changed by at most ε of the full scale in each pixel, rounded to bytes, so as to raise the loss of the model "
-            f"(gradients through time): FGSM in one step, PGD in {PGD_STEPS} steps. CKA is that of a layer shown the clean images with the same layer shown the attacked ones."
+            f"{_samples(lab)} Images are changed by at most ε of the full scale in each pixel, rounded to bytes, so as to raise "
+            f"the loss of the model (gradients through time): FGSM in one step, PGD in {PGD_STEPS} steps. CKA is that of a layer "
+            "shown the clean images with the same layer shown the attacked ones."
         )
         others = [d.name for d in self.definitions(lab.plan) if self._transferred(d)]
         if others:
             text += (
-                f" {', '.join(others)}: has no gradient and is shown the images made against {self.transfer} of the same seed, a weaker attack than the others' own; "
-                "its accuracy is not to be compared with theirs."
+                f" {', '.join(others)}: has no gradient and is shown the images made against {self.transfer} of the same seed, a "
+                "weaker attack than the others' own; its accuracy is not to be compared with theirs."
             )
         out = Outcome("Attacks", [text], {})
         rows = []
@@ -522,7 +558,8 @@ class Attack(Study):
             for how in ATTACKS:
                 found = {eps: [self._attacked(lab, name, how, eps, s) for s in _seeds(lab)] for eps in self.eps}
                 for eps, per_seed in found.items():
-                    out.numbers[f"{name}, {how}, {eps:g}"] = {"accuracy": [a for a, _ in per_seed], "cka": [c for _, c in per_seed], "clean": clean}
+                    accuracies, similar = [a for a, _ in per_seed], [c for _, c in per_seed]
+                    out.numbers[f"{name}, {how}, {eps:g}"] = {"accuracy": accuracies, "cka": similar, "clean": clean}
                     hidden = [float(np.nanmean(c)) for _, c in per_seed]
                     rows.append([shown, how, f"{eps:g}", plus_minus([a for a, _ in per_seed], 1, 100), plus_minus(hidden)])
                 curves[how][shown] = seeded([np.array([clean[s], *(found[e][s][0] for e in self.eps)]) * 100 for s in _seeds(lab)])
@@ -532,7 +569,9 @@ class Attack(Study):
             draw = plots.lines(curves[how], "ε, of the full scale", "accuracy, %", x=[0.0, *self.eps], unit=False)
             out.figures.append(Figure(_slug("attack", how, "accuracy"), f"accuracy under {how.upper()}", draw))
             draw = plots.lines(layers[how], "layer", "CKA, clean and attacked")
-            out.figures.append(Figure(_slug("attack", how, "layers"), f"clean and attacked by {how.upper()}, ε = {self.eps[-1]:g}", draw))
+            out.figures.append(
+                Figure(_slug("attack", how, "layers"), f"clean and attacked by {how.upper()}, ε = {self.eps[-1]:g}", draw)
+            )
         return out
 
     @staticmethod
@@ -566,7 +605,10 @@ class Training(Study):
         return _of(plan, (name for pair in self.pairs for name in pair))
 
     def run(self, lab: Lab) -> Outcome:
-        text = f"{_samples(lab)} After each epoch; epoch 0 is before training, when models of one seed have the same weights. A point is missing where a layer does not spike yet."
+        text = (
+            f"{_samples(lab)} After each epoch; epoch 0 is before training, when models of one seed have the same weights. A "
+            "point is missing where a layer does not spike yet."
+        )
         out = Outcome("During training", [text], {})
         for pair in self.pairs:
             found = np.array([self._course(lab, [(n, s) for n in pair]) for s in _seeds(lab)])
@@ -614,9 +656,9 @@ class Quantisation(Study):
 
     def run(self, lab: Lab) -> Outcome:
         text = (
-            f"{_samples(lab)} The trained float network, and the same rounded to the chip's formats: weights of so many bits, as many of them integer bits as its "
-            "largest weight needs; membranes and thresholds with 12 fraction bits, or 8 more than weights have, if that is fewer. "
-            "All other formats are the chip's own (docs/numerics.md)."
+            f"{_samples(lab)} The trained float network, and the same rounded to the chip's formats: weights of so many bits, as "
+            "many of them integer bits as its largest weight needs; membranes and thresholds with 12 fraction bits, or 8 more "
+            "than weights have, if that is fewer. All other formats are the chip's own (docs/numerics.md)."
         )
         out = Outcome("Quantisation", [text], {})
         rows = []
@@ -633,14 +675,20 @@ class Quantisation(Study):
                 rows.append([name, str(bits), plus_minus(accuracy, 1, 100), plus_minus([float(np.nanmean(f)) for f in found])])
                 curves.append(found)
             by_layer = np.array(curves).transpose(2, 1, 0)
-            draw = plots.lines({f"layer {l}": seeded(c) for l, c in enumerate(by_layer, 1)}, "bits of a weight", "CKA", x=self.bits, unit=False)
+            draw = plots.lines(
+                {f"layer {l}": seeded(c) for l, c in enumerate(by_layer, 1)}, "bits of a weight", "CKA", x=self.bits, unit=False
+            )
             out.figures.append(Figure(_slug("bits", name), f"{name}: float against integers, by the bits of a weight", draw))
-        out.tables.append(Table("Float against the chip's integers", ["model", "bits of a weight", "accuracy, %", "CKA with float, all layers"], rows))
+        header = ["model", "bits of a weight", "accuracy, %", "CKA with float, all layers"]
+        out.tables.append(Table("Float against the chip's integers", header, rows))
         return out
 
 
-def formats(model: Model, bits: int) -> Config:
-    """The chip's formats with weights of so many bits; gradients, which inference does not use, have as many fraction bits as these ask for."""
+def formats(model: Model, bits: int) -> Network:
+    """The chip's formats with weights of so many bits.
+
+    Gradients, which inference does not use, have as many fraction bits as these formats ask for.
+    """
     most = max(float(p.abs().max()) for name, p in model.states[-1].items() if name.endswith("weight"))
     whole = min(bits, 2 + max(0, int(np.floor(np.log2(max(most, 1.0))))))
     w = Q(whole, bits - whole)
@@ -666,9 +714,10 @@ class Energy(Study):
 
     def run(self, lab: Lab) -> Outcome:
         text = (
-            f"On the first {lab.plan.measure.samples} held-out samples. An operation is a weight that meets an input which is not zero, as in the chip: an addition if the "
-            "input is a spike, a multiplication if it is graded; a frame that is held for all steps is multiplied once. Of an artificial network, "
-            "“spikes” are outputs that are not zero. These are counts, not joules."
+            f"On the first {lab.plan.measure.samples} held-out samples. An operation is a weight that meets an input which is not "
+            "zero, as in the chip: an addition if the input is a spike, a multiplication if it is graded; a frame that is held "
+            "for all steps is multiplied once. Of an artificial network, “spikes” are outputs that are not zero. These are "
+            "counts, not joules."
         )
         rows, points, numbers = [], {}, {}
         for name in self.models:
@@ -679,7 +728,9 @@ class Energy(Study):
             points[name] = ([c.additions + c.multiplications for c in costs], [100 * a for a in accuracy])
         header = ["model", "accuracy, %", "spikes", "additions", "multiplications"]
         draw = plots.scatter(points, "synaptic operations of a sample", "accuracy, %")
-        return Outcome("Energy", [text], numbers, [Table("Of one sample", header, rows)], [Figure("energy", "one point a seed", draw)])
+        return Outcome(
+            "Energy", [text], numbers, [Table("Of one sample", header, rows)], [Figure("energy", "one point a seed", draw)]
+        )
 
 
 STUDIES: dict[str, type[Study]] = {

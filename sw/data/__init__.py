@@ -1,4 +1,7 @@
-"""Data sets, as the samples a configuration takes; `images` reads image sets, `events` event sets, `coding` makes spikes of images."""
+"""Data sets, as the samples a network takes.
+
+`images` reads image sets, `events` event sets, `coding` makes spikes of images.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hw.config import PIXEL_FRAC, Config
+from hw.network import Network
+from hw.numbers import PIXEL_FRAC
 from sw.data.images import FASHION_VARIABLE, hold_out, read
 
 __all__ = ["DATASETS", "FASHION_VARIABLE", "Dataset", "Split", "load", "to_events"]
@@ -38,7 +42,7 @@ def _rate_code(image: np.ndarray, steps: int, seed: int, index: int) -> np.ndarr
 class Split:
     """Images (n, N0) uint8 and labels (n,) int64; iterating yields (sample, label) in the form that `config` takes."""
 
-    config: Config
+    config: Network
     images: np.ndarray
     labels: np.ndarray
     seed: int
@@ -47,8 +51,10 @@ class Split:
         return len(self.labels)
 
     def sample(self, i: int) -> np.ndarray:
-        """Sample i: the image itself, uint8 (N0,), or its events, bool (T, N0)."""
+        """Sample i: the image itself, uint8 (N0,); its events, bool (T, N0); or the image in every step, uint8 (T, N0)."""
         image = self.images[i]
+        if self.config.input == "frames":
+            return np.tile(image, (self.config.steps, 1))
         return image if self.config.static else _rate_code(image, self.config.steps, self.seed, i)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
@@ -69,7 +75,10 @@ class Dataset:
     test: Split
 
     def validation(self, count: int) -> Dataset:
-        """The same with `count` of the training samples, always the same ones, held out in the place of the test samples: to choose by."""
+        """The same with `count` of the training samples, always the same ones, in the place of the test samples: to choose by.
+
+        These samples are not trained with.
+        """
         least, most = self.train.config.classes, len(self.train) - self.train.config.classes
         if not least <= count <= most:
             raise ValueError(f"validate: {count} is not legal; legal is {least} to {most}")
@@ -78,7 +87,7 @@ class Dataset:
         return replace(self, train=train, test=test)
 
 
-def load(name: str, config: Config, *, folder: str | Path | None = None, seed: int = 0) -> Dataset:
+def load(name: str, config: Network, *, folder: str | Path | None = None, seed: int = 0) -> Dataset:
     """A data set by name, as samples for `config`; `seed` fixes the phases of events, `folder` is where a data set's files lie.
 
     Raises ValueError if there is no such data set or the network does not fit it, FileNotFoundError if it is not installed.

@@ -1,4 +1,6 @@
-"""Input codings: batches of images (B, C, H, W), uint8, or of event frames (B, T, ...) to what a network is shown, (T, B, ...) float32.
+"""Input codings: from batches of images or event frames to what a network is shown.
+
+Images are (B, C, H, W), uint8, event frames (B, T, ...); what is shown is (T, B, ...), float32.
 
 What is random follows from the generator that is handed in.
 """
@@ -12,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from hw.config import PIXEL_FRAC
+from hw.numbers import PIXEL_FRAC
 
 DELTA = 0.25
 """Step of the delta modulator, of a full scale of 1."""
@@ -48,8 +50,8 @@ def delta(x: Tensor, steps: int, random: Generator) -> Tensor:
 def motion(x: Tensor, steps: int, random: Generator) -> Tensor:
     """An event camera that moves over the picture: (T, B, 2C, H, W), brighter and darker apart.
 
-    The camera runs along a triangle, as the three saccades of N-MNIST (Orchard et al. 2015) do, from a random point of it; an event is a
-    change of log intensity by CONTRAST since the pixel's last event.
+    The camera runs along a triangle, as the three saccades of N-MNIST (Orchard et al. 2015) do, from a random point of it; an event
+    is a change of log intensity by CONTRAST since the pixel's last event.
     """
     image = x.float() / 255
     start = torch.rand(len(x), generator=random)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, PIXEL_FRAC, Config
+from hw.network import Network
+from hw.numbers import LAYERS_MAX, PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, PIXEL_FRAC
 from sw import checks
 from sw.compiler import shared_library
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.spike.readout import winner
 
 SOURCE = Path(__file__).with_name("network.cpp")
@@ -24,29 +25,33 @@ class _Q(ctypes.Structure):
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, _int) for name in ("n", "m", "first", "unit", "row", "alpha_shift")] + [("weight", _pointer), ("grad", _pointer)]
+    _NUMBERS = ("n", "m", "first", "unit", "alpha_shift", "grain", "all_inputs")
+    _fields_ = [*((name, _int) for name in _NUMBERS), ("weight", _pointer), ("grad", _pointer)]
 
 
 FORMATS = ("w", "u", "trace", "delta", "grad")
 NUMBERS = (
-    "is_static", "stochastic", "each_step", "lazy", "steps", "lanes", "visited", "classes", "layers", "neurons", "units", "inputs", "one", "trace_frac",
-    "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac", "phi_step_frac", "phi_entries", "delta_shift", "current_shift",
-    "weight_grad_shift", "alpha_grad_shift", "weight_shift", "theta_shift", "rate_w", "rate_theta", "rate_alpha", "rng", "sops", "sops_dense",
+    "is_static", "is_frames", "stochastic", "each_step", "lazy", "steps", "classes", "layers", "neurons", "units", "inputs",
+    "one", "trace_frac", "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac",
+    "phi_step_frac", "phi_entries", "delta_shift", "current_shift", "weight_grad_shift", "alpha_grad_shift", "weight_shift",
+    "theta_shift", "batch", "gathered", "rate_w", "rate_theta", "rate_alpha", "rng", "sops", "sops_dense",
 )  # fmt: skip
-ARRAYS = ("theta", "membrane", "spike", "theta_trace", "alpha_trace", "current", "delta", "theta_grad", "weight_trace", "input_grad",
-          "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "surrogate")  # fmt: skip
+ARRAYS = ("theta", "membrane", "spike", "theta_trace", "alpha_trace", "current", "delta", "theta_grad", "weight_trace",
+          "input_grad", "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "surrogate")  # fmt: skip
 SCRATCH = ("error", "listed", "row")
 
 
 class _Network(ctypes.Structure):
-    """`Network` of network.cpp; arrays have the names of `sw.golden.network.Network`, with an underscore where a format has it too."""
+    """`GoldenNetwork` of network.cpp.
+
+    Arrays have the names of `sw.golden.network.GoldenNetwork`, with an underscore where a format has that name, too."""
 
     _fields_ = [
         *((name, _Q) for name in FORMATS),
         *((name, _int) for name in NUMBERS),
         *((name + "_" * (name in FORMATS), _pointer) for name in ARRAYS),
         *((name, _pointer) for name in SCRATCH),
-        ("layer", _Layer * 5),
+        ("layer", _Layer * LAYERS_MAX),
     ]
 
 
@@ -57,23 +62,25 @@ def _library() -> ctypes.CDLL:
     library.network_steps.argtypes = [_pointer, _int, _int, _pointer, _int, _int]
     library.network_steps.restype = None
     if library.network_size() != ctypes.sizeof(_Network):
-        raise RuntimeError(f"{SOURCE.name} has a Network of {library.network_size()} bytes, but {ctypes.sizeof(_Network)} are wanted")
+        raise RuntimeError(f"{SOURCE.name} has a GoldenNetwork of {library.network_size()} bytes,"
+                           f" but {ctypes.sizeof(_Network)} are wanted")  # fmt: skip
     return library
 
 
-class FastNetwork(Network):
-    """A `Network`, the same in every bit and in every name, whose time steps are compiled from C++ (network.cpp).
+class FastNetwork(GoldenNetwork):
+    """A `GoldenNetwork`, the same in every bit and in every name, whose time steps are compiled from C++ (network.cpp).
 
     The first one in a folder waits some seconds for the compiler. RuntimeError if there is none, or it fails.
     """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: Network, *, visits: Sequence[tuple[int, bool]] | None = None) -> None:
+        super().__init__(config, visits=visits)
         c, self._c = config, _library()
         numbers = {
-            "is_static": c.static, "each_step": c.cadence == "step", "layers": c.n_layers, "inputs": c.input_units, "one": c.trace.one,
-            "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f, "pixel_frac": PIXEL_FRAC, "phi_frac": PHI_FRAC,
-            "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES, "weight_shift": c.weight_shift(0), "delta_shift": c.grad.f - c.delta.f, "theta_shift": c.theta_shift(0),
+            "is_static": c.static, "is_frames": c.input == "frames", "each_step": c.cadence == "step", "layers": c.n_layers,
+            "inputs": c.input_units, "one": c.trace.one, "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f,
+            "pixel_frac": PIXEL_FRAC, "phi_frac": PHI_FRAC, "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES,
+            "weight_shift": c.weight_shift(0), "delta_shift": c.grad.f - c.delta.f, "theta_shift": c.theta_shift(0),
         }  # fmt: skip
         self._scratch = {name: np.zeros(max(c.sizes), np.int64) for name in SCRATCH}
         self._net = _Network(**{name: _Q(getattr(c, name).low, getattr(c, name).high) for name in FORMATS})
@@ -86,8 +93,9 @@ class FastNetwork(Network):
         for layer in self.layers:
             l = layer.number
             grad = None if layer.grad is None else layer.grad.data_ptr()
-            self._net.layer[l - 1] = _Layer(c.sizes[l], c.sizes[l - 1], layer.neurons.start, layer.inputs.start, c.row_base[l],
-                                            c.alpha_shift(l, 0), layer.weight.data_ptr(), grad)  # fmt: skip
+            self._net.layer[l - 1] = _Layer(
+                c.sizes[l], c.sizes[l - 1], layer.neurons.start, layer.inputs.start, c.mean_shift(c.sizes[l]),
+                *map(int, layer.visit), layer.weight.data_ptr(), grad)  # fmt: skip
 
     def _run(self, sample: np.ndarray, label: int, learn: str) -> None:
         self._call(0, self.config.steps - 1, sample, label, learn)
@@ -99,10 +107,11 @@ class FastNetwork(Network):
 
     def _call(self, first: int, last: int, sample: np.ndarray, label: int, learn: str) -> None:
         net, shown = self._net, sample.astype(np.int64)
-        for name in ("rate_w", "rate_theta", "rate_alpha", "rng"):
+        for name in ("rate_w", "rate_theta", "rate_alpha", "rng", "gathered"):
             setattr(net, name, getattr(self, name))
         net.sops = net.sops_dense = 0
         self._c.network_steps(ctypes.byref(net), first, last, shown.ctypes.data, label, checks.learn_mask(learn))
-        self.rng, self.sops, self.sops_skipped = net.rng, self.sops + net.sops, self.sops_skipped + net.sops_dense - net.sops
+        self.rng, self.gathered, self.sops = net.rng, net.gathered, self.sops + net.sops
+        self.sops_skipped += net.sops_dense - net.sops
         if last == self.config.steps - 1:
             self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], self.config)

@@ -1,4 +1,4 @@
-"""The only ways to lose bits; gateware twins of the same names are in `hw/fixed.py`. And how real numbers become raw integers at all.
+"""The only ways to lose bits, and how real numbers become raw integers. `hw/fixed.py` has gateware twins of the same names.
 
 Values are raw integers: int64 tensors or, for the shifts, Python ints too. `>>` is arithmetic on both, that is, it floors.
 """
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hw.config import Q
+from hw.numbers import Q
 
 Number = TypeVar("Number", int, Tensor)
 

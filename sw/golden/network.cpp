@@ -12,24 +12,25 @@ struct Q {  // a format: its least and greatest raw value
 struct Layer {
     Int n, m;        // neurons, inputs
     Int first, unit; // its first neuron among all, its first input among all weight traces
-    Int row;         // its first weight row in each lane
     Int alpha_shift; // of the leakage's update, at learning rate 1
+    Int grain, all_inputs;  // neurons visited together, and whether silent inputs are visited: for counting only
     Int *weight, *grad;
 };
 
 struct Network {
     Q w, u, trace, delta, grad;
-    Int is_static, stochastic, each_step, lazy;  // static frames, stochastic rounding, cadence `step`, lazy learning
-    Int steps, lanes, visited, classes, layers, neurons, units, inputs;
+    Int is_static, is_frames, stochastic, each_step, lazy;  // static frames, stochastic rounding, cadence `step`, lazy learning
+    Int steps, classes, layers, neurons, units, inputs;
     Int one, trace_frac, alpha_frac, alpha_one, alpha_min, theta_min, w_frac, u_frac, pixel_frac, phi_frac, phi_step_frac, phi_entries;
     Int delta_shift, current_shift, weight_grad_shift, alpha_grad_shift, weight_shift, theta_shift;
+    Int batch, gathered;  // samples of a batch, and how many of this one were learned from
     Int rate_w, rate_theta, rate_alpha, rng, sops, sops_dense;
     // Neurons of all layers side by side; weight traces of the input units, then of the hidden layers.
     Int *theta, *membrane, *spike, *theta_trace, *alpha_trace, *current, *delta_, *theta_grad, *weight_trace, *input_grad, *count;
     Int *delta_sum, *last_sum;  // H and K of lazy learning
     Int *alpha, *alpha_grad, *error_table, *surrogate;
     Int *error, *listed, *row;  // scratch: errors of the layer that learns next, inputs that spiked, gradients of one neuron
-    Layer layer[5];
+    Layer layer[16];
 };
 
 namespace {
@@ -48,20 +49,22 @@ void tally(Network& net, const Layer& layer, Int done) {
 }
 
 // Neurons that are visited, since some delta of those visited together is not zero.
-Int busy(const Network& net, const Int* delta, Int neurons) {
+Int busy(const Layer& layer, const Int* delta) {
     Int total = 0;
-    for (Int start = 0; start < neurons; start += net.visited) {
-        const Int end = std::min(start + net.visited, neurons);
+    for (Int start = 0; start < layer.n; start += layer.grain) {
+        const Int end = std::min(start + layer.grain, layer.n);
         if (std::any_of(delta + start, delta + end, [](Int d) { return d != 0; })) total += end - start;
     }
     return total;
 }
 
 Int nonzero(const Int* values, Int count) { return count - std::count(values, values + count, Int{0}); }
+Int visited(const Layer& layer, const Int* inputs) { return layer.all_inputs ? layer.m : nonzero(inputs, layer.m); }
 
 // -- forward ----------------------------------------------------------------------------------------
-Int weight_trace(const Network& net, Int old, Int spike, Int alpha) {
-    return saturate(floor_shift(alpha * old, net.alpha_frac) + spike * net.one, net.trace);
+// `value` is in 1/256; a spike is 256.
+Int weight_trace(const Network& net, Int old, Int value, Int alpha) {
+    return saturate(floor_shift(alpha * old, net.alpha_frac) + (value << (net.trace_frac - net.pixel_frac)), net.trace);
 }
 
 Int leak_and_fire(Network& net, Int i, Int alpha) {
@@ -80,7 +83,7 @@ void current(Network& net, const Layer& layer, const Int* pixels) {
         for (Int j = 0; j < layer.m; ++j) sum += weight[j] * pixels[j];
         net.current[layer.first + i] = saturate(round_shift(sum, net.current_shift), net.u);
     }
-    tally(net, layer, layer.n * nonzero(pixels, layer.m));
+    tally(net, layer, layer.n * visited(layer, pixels));
 }
 
 // What lazy learning takes from the inputs listed, `spikes` of them.
@@ -101,7 +104,7 @@ void current(Network& net, const Layer& layer, Int spikes) {
         for (Int k = 0; k < spikes; ++k) sum += weight[net.listed[k]];
         net.current[layer.first + i] = saturate(round_shift(sum << net.pixel_frac, net.current_shift), net.u);
     }
-    tally(net, layer, layer.n * spikes);
+    tally(net, layer, layer.n * (layer.all_inputs ? layer.m : spikes));
 }
 
 void begin(Network& net, const Int* sample, Int learn) {
@@ -109,30 +112,34 @@ void begin(Network& net, const Int* sample, Int learn) {
     std::fill_n(net.weight_trace, net.units, 0);
     std::fill_n(net.count, net.classes, 0);
     if (learn) {
-        std::fill_n(net.theta_grad, net.neurons, 0);
+        if (net.gathered == 0) std::fill_n(net.theta_grad, net.neurons, 0);
         std::fill_n(net.input_grad, net.layer[0].n, 0);
         std::fill_n(net.delta_sum, net.neurons, 0);
     }
     if (net.is_static) current(net, net.layer[0], sample);
 }
 
-// One step forward from the spikes `x` of the input units.
+// One step forward from the input units: their spikes `x`, or their values.
 void forward(Network& net, const Int* x, Int learn) {
+    const Int one = Int{1} << net.pixel_frac;
     Int spikes = 0;
     for (Int j = 0; j < net.inputs; ++j) {
-        net.weight_trace[j] = weight_trace(net, net.weight_trace[j], x[j], net.alpha[0]);
+        net.weight_trace[j] = weight_trace(net, net.weight_trace[j], net.is_frames ? x[j] : x[j] * one, net.alpha[0]);
         if (x[j]) net.listed[spikes++] = j;
     }
     for (Int l = 0; l < net.layers; ++l) {
         const Layer& layer = net.layer[l];
-        if (l > 0 || !net.is_static) current(net, layer, spikes);
+        if (l == 0 && net.is_frames)
+            current(net, layer, x);
+        else if (l > 0 || !net.is_static)
+            current(net, layer, spikes);
         if (net.lazy && learn & W) collect_events(net, layer, spikes);
         spikes = 0;
         for (Int i = 0; i < layer.n; ++i) {
             const Int spike = leak_and_fire(net, layer.first + i, net.alpha[l]);
             if (l + 1 < net.layers) {
                 Int& trace = net.weight_trace[net.layer[l + 1].unit + i];
-                trace = weight_trace(net, trace, spike, net.alpha[l + 1]);
+                trace = weight_trace(net, trace, spike * one, net.alpha[l + 1]);
             } else {
                 net.count[i] += spike;
             }
@@ -184,7 +191,7 @@ void backward(Network& net, const Layer& layer) {
             for (Int j = 0; j < layer.m; ++j) net.error[j] += weight[j] * d;
     }
     for (Int j = 0; j < layer.m; ++j) net.error[j] = saturate(round_shift(net.error[j], net.w_frac), net.delta);
-    tally(net, layer, busy(net, net.delta_ + layer.first, layer.n) * layer.m);
+    tally(net, layer, busy(layer, net.delta_ + layer.first) * layer.m);
 }
 
 Int gradient(const Network& net, Int delta, Int trace) {
@@ -199,8 +206,24 @@ uint32_t xorshift32(uint32_t r) {
 
 uint32_t rotate16(uint32_t x, int n) { return (x << n | x >> (16 - n)) & 0xffff; }
 
-uint32_t random_word(uint32_t rng, uint32_t row, uint32_t lane) {
-    const uint32_t a = rng ^ (row + (row << 16));
+// Bits n of a word that the lower bits of an index flip: of a neuron's index bit n mod 3, of an input's bit (n + n / 3) mod 3.
+constexpr uint32_t spread(uint32_t low, bool input) {
+    uint32_t word = 0;
+    for (uint32_t n = 0; n < 32; ++n) word |= (low >> (input ? (n + n / 3) % 3 : n % 3) & 1) << n;
+    return word;
+}
+
+struct Flips {
+    uint32_t neuron[8], input[8];
+    Flips() {
+        for (uint32_t low = 0; low < 8; ++low) neuron[low] = spread(low, false), input[low] = spread(low, true);
+    }
+};
+
+// The word of a tile of 8 x 8 weights.
+uint32_t tile_word(uint32_t rng, uint32_t layer, uint32_t i, uint32_t j) {
+    const uint32_t upper = (i & 0xff) | (j & 0xff) << 8, lower = i >> 8 | (j >> 8) << 5 | layer << 10;
+    const uint32_t a = rng ^ (upper << 16 | lower);
     uint32_t x = a >> 16, y = a & 0xffff;
     for (int round = 0; round < 4; ++round) {
         const uint32_t f = (rotate16(x, 1) & rotate16(x, 8)) ^ rotate16(x, 2);
@@ -208,8 +231,7 @@ uint32_t random_word(uint32_t rng, uint32_t row, uint32_t lane) {
         x = y ^ f;
         y = old;
     }
-    const uint32_t h = x << 16 | y, turn = 5 * lane % 32;
-    return (turn ? h << turn | h >> (32 - turn) : h) ^ 0x9E3779B9u * lane;
+    return x << 16 | y;
 }
 
 // The weights of neuron i after a step against their gradients.
@@ -218,8 +240,13 @@ void descend(Network& net, const Layer& layer, Int i, const Int* grad) {
     const Int n = net.weight_shift + net.rate_w, m = layer.m;
     const Q q = net.w;
     if (net.stochastic) {
-        const uint32_t rng = net.rng, row = layer.row + i / net.lanes * m, lane = i % net.lanes;
-        for (Int j = 0; j < m; ++j) weight[j] = saturate(weight[j] - dither_shift(grad[j], n, random_word(rng, row + j, lane)), q);
+        static const Flips flips;
+        const uint32_t number = &layer - net.layer;
+        for (Int j = 0; j < m; ++j) {
+            if (!grad[j]) continue;  // rounds to 0 whatever the word
+            const uint32_t word = tile_word(net.rng, number, i >> 3, j >> 3) ^ flips.neuron[i & 7] ^ flips.input[j & 7];
+            weight[j] = saturate(weight[j] - dither_shift(grad[j], n, word), q);
+        }
     } else {
         for (Int j = 0; j < m; ++j) weight[j] = saturate(weight[j] - round_shift(grad[j], n), q);
     }
@@ -238,7 +265,7 @@ void descend_outer(Network& net, const Layer& layer, const Int* delta, const Int
         descend(net, layer, i, net.row);
     }
     end_of_pass(net);
-    tally(net, layer, busy(net, delta, layer.n) * nonzero(trace, layer.m));
+    tally(net, layer, busy(layer, delta) * visited(layer, trace));
 }
 
 // Gradients of a layer's weights, summed until the end of the sample.
@@ -249,7 +276,7 @@ void collect(Network& net, const Layer& layer, const Int* delta, const Int* trac
         if (d)
             for (Int j = 0; j < layer.m; ++j) grad[j] = saturate(grad[j] + gradient(net, d, trace[j]), net.grad);
     }
-    tally(net, layer, busy(net, delta, layer.n) * nonzero(trace, layer.m));
+    tally(net, layer, busy(layer, delta) * visited(layer, trace));
 }
 
 // The weights of those inputs that have a trace descend along what their events left in G and what the last sums add.
@@ -299,7 +326,14 @@ void learn_step(Network& net, Int label, Int learn) {
 
 // The updates at the end of a sample.
 void finish(Network& net, const Int* sample, Int learn) {
-    for (Int l = net.layers - 1; learn && !net.each_step && l >= 0; --l) {
+    const bool full = net.gathered == net.batch - 1, gathers_frame = net.is_static && net.layer[0].grad;
+    if (learn & W && gathers_frame) {
+        const Layer& layer = net.layer[0];
+        const Int shift = net.trace_frac - net.pixel_frac;
+        for (Int j = 0; j < layer.m; ++j) net.error[j] = sample[j] << shift;
+        collect(net, layer, net.input_grad, net.error);
+    }
+    for (Int l = net.layers - 1; learn && full && !net.each_step && l >= 0; --l) {
         const Layer& layer = net.layer[l];
         if (learn & W && layer.grad) {
             if (net.lazy) {
@@ -313,7 +347,8 @@ void finish(Network& net, const Int* sample, Int learn) {
         }
         update_neurons(net, l, learn);
     }
-    if (learn & W && net.is_static) descend_outer(net, net.layer[0], net.input_grad, sample, net.trace_frac - net.pixel_frac);
+    if (learn & W && net.is_static && !gathers_frame) descend_outer(net, net.layer[0], net.input_grad, sample, net.trace_frac - net.pixel_frac);
+    if (learn) net.gathered = full ? 0 : net.gathered + 1;
 }
 
 }  // namespace

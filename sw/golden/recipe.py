@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw.config import RATE_MAX, Config
+from hw.network import Network
+from hw.numbers import RATE_MAX
 from sw.golden.state import PerLayer, initial_state
 
 
@@ -38,7 +39,7 @@ class Recipe:
     halve_at: tuple[float, ...] = (0.8, 0.9)
     """Shares of the training after which all learning rates are halved."""
 
-    def state(self, config: Config, seed: int) -> dict[str, np.ndarray]:
+    def state(self, config: Network, seed: int) -> dict[str, np.ndarray]:
         """A random initial state, to be loaded."""
         gain = min(1.0, 2.0 ** (config.n_layers - 4)) if self.gain is None else self.gain
         return initial_state(config, seed, theta=self.theta, alpha=self.alpha, gain=gain, beta=self.beta, scale=self.scale)
@@ -56,14 +57,14 @@ class Recipe:
         return np.random.default_rng((seed, epoch)).permutation(samples)
 
 
-# Twelve times as many inputs as the digits: smaller steps. First rates 9 to 12 and three ways to halve them were compared on training
-# images of Fashion-MNIST that were held out: `python -m sw.learn --dataset fashion-mnist --sizes 784-200-10 --lanes 32 --stochastic
-# --epochs 1` with `--validate 2000 --samples 8000 --seeds 3`: this one 79.2 % (deviation over seeds 1.2), the others 76.2 to 79.3 %; with
-# `--validate 10000 --seeds 1`, six of them: this one 84.8 %, the others 83.9 to 85.1 %. None is better by more than chance. MNIST, whose
-# images have the same size, was not tried.
-# For ten epochs the README has another one, chosen likewise (`--validate 10000 --seeds 1`: 88.8 %, this one 87.5 %). What helped: a sharper
-# cross entropy (beta 6); errors scaled down until G, which sums eight steps, hardly saturates; finer weights, as every update adds the noise
-# of its rounding; to learn weights alone.
+# Twelve times as many inputs as the digits: smaller steps. First rates 9 to 12 and three ways to halve them were compared on
+# training images of Fashion-MNIST that were held out: `python -m sw.learn --dataset fashion-mnist --net 784-200-10 --stochastic
+# --epochs 1` with `--validate 2000 --samples 8000 --seeds 3`: this one 79.2 % (deviation over seeds 1.2), the others 76.2 to 79.3
+# %; with `--validate 10000 --seeds 1`, six of them: this one 84.8 %, the others 83.9 to 85.1 %. None is better by more than chance.
+# MNIST, whose images have the same size, was not tried. For ten epochs docs/figures.md has another one, chosen likewise
+# (`--validate 10000 --seeds 1`: 88.8 %, this one 87.5 %). What helped: a sharper cross entropy (beta 6); errors scaled down until
+# G, which sums eight steps, hardly saturates; finer weights, as every update adds the noise of its rounding; to learn weights
+# alone.
 _LARGE = Recipe(rate_w=10, halve_at=(0.3, 0.6, 0.8, 0.9))
 RECIPES = {"digits": Recipe(), "fashion-mnist": _LARGE, "mnist": _LARGE}
 """By data set."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hw.config import Config
+from hw.network import Network
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import raw
 
@@ -16,7 +16,7 @@ PerLayer = float | Sequence[float]
 
 
 def initial_state(
-    config: Config,
+    config: Network,
     seed: int,
     *,
     theta: PerLayer = 1.0,
@@ -29,9 +29,9 @@ def initial_state(
     """What a host loads before learning: weights, thresholds, leakage factors, error and surrogate table, and R if there is one.
 
     A layer's weights are normal with standard deviation gain / sqrt(fan-in), rounded and clipped to format `w`; its neurons
-    have the same threshold `theta`. Output errors are those of `loss` at inverse temperature `beta`, times `scale`: small errors
-    keep their sums over steps within the formats. The same seed gives the same state on every machine. Raises ValueError for values that the
-    configuration's formats do not hold.
+    have the same threshold `theta`. Output errors are those of `loss` at inverse temperature `beta`, times `scale`: small
+    errors keep their sums over steps within the formats. The same seed gives the same state on every machine. Raises ValueError
+    for values that the network's formats do not hold.
     """
     if not (isinstance(seed, int | np.integer) and seed >= 0):
         raise ValueError(f"seed: {seed} is not legal; legal is a whole number of at least 0")
@@ -56,7 +56,7 @@ def initial_state(
     return state
 
 
-def _per_layer(name: str, value: PerLayer, config: Config, low: float, high: float) -> list[float]:
+def _per_layer(name: str, value: PerLayer, config: Network, low: float, high: float) -> list[float]:
     values = list(value) if isinstance(value, Sequence) else [value] * config.n_layers
     if len(values) != config.n_layers:
         raise ValueError(f"{name}: {len(values)} values are not legal; legal is one, or one for each of {config.n_layers} layers")

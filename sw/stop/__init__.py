@@ -1,6 +1,7 @@
 """STOP, spatiotemporal orthogonal propagation (Gao et al., arXiv 2411.11082), in PyTorch.
 
-`network` has a worked example; `reference` is the analytic form for fully connected layers, which the golden model is compared with.
+`network` has a worked example; `reference` is the analytic form for fully connected layers, which the golden model is compared
+with.
 """
 
 from sw.stop.loss import Readout, cross_entropy, mse, step_loss
@@ -12,6 +13,6 @@ from sw.stop.synapse import BatchNorm, Conv2d, Linear, Synapse
 
 __all__ = [
     "LEARN", "LIF", "METHODS", "SURROGATES", "THETA_MIN", "BatchNorm", "Conv2d", "Linear", "Method", "Parameters", "Population",
-    "Readout", "Rectifier", "Synapse", "cross_entropy", "mse", "parameter_groups", "populations", "project", "reset", "set_method", "step_loss",
-    "stop", "unroll",
+    "Readout", "Rectifier", "Synapse", "cross_entropy", "mse", "parameter_groups", "populations", "project", "reset",
+    "set_method", "step_loss", "stop", "unroll",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hw.config import Config
+from hw.network import Network
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
 from sw.image import Image
@@ -13,7 +13,7 @@ from sw.stop.network import populations
 from sw.stop.synapse import Linear, Synapse
 
 
-def integer_image(net: nn.Module, config: Config, *, beta: float = 1.0, loss: str = "cross_entropy") -> tuple[Image, int]:
+def integer_image(net: nn.Module, config: Network, *, beta: float = 1.0, loss: str = "cross_entropy") -> tuple[Image, int]:
     """Weights, thresholds and leakages rounded to the formats of `config`, with the error and surrogate tables; and how many values
     had to be clipped.
 

@@ -50,8 +50,8 @@ class Population(nn.Module):
     """Neurons and the projections whose currents they add up: `Population(neuron, conv)`, or a residual sum
     `Population(neuron, nn.Sequential(conv, norm), shortcut)`.
 
-    Called with one input (B, ...) per projection, it returns the spikes of one step. A projection is any module whose parameters belong
-    to the synapses of `sw.stop.synapse`.
+    Called with one input (B, ...) per projection, it returns the spikes of one step. A projection is any module whose parameters
+    belong to the synapses of `sw.stop.synapse`.
 
     An input that is the same frame in every step (`Clock.held`) is projected once a sample: its trace is c[t] x with a scalar
     c, so that its gradient is that of the sum of c[t] delta[t], taken once.

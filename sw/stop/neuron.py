@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from sw.stop.surrogate import SURROGATES
 
 THETA_MIN = 1 / 16
-"""Floor of a threshold: that of the chip (`hw.config.Config.theta_min`)."""
+"""Floor of a threshold: that of the chip (`hw.numbers.Numbers.theta_min`)."""
 
 
 @dataclass
@@ -100,9 +100,10 @@ class LIF(nn.Module):
 
 
 class Rectifier(LIF):
-    """The neuron of an artificial network (ANN) of the same definition: max(0, I - theta), without spikes or memory of earlier steps.
+    """The neuron of an artificial network (ANN) of the same definition: max(0, I - theta).
 
-    `theta`, learned if it is switched on, is a bias; it starts at 0 and may take any value. `linear`: I - theta as it is, for a last layer.
+    It has no spikes and no memory of earlier steps. `theta`, learned if it is switched on, is a bias; it starts at 0 and may take
+    any value. `linear`: the neuron gives I - theta as it is, for a last layer.
     """
 
     linear = False

@@ -113,9 +113,9 @@ class BatchNorm(Synapse, nn.modules.batchnorm._BatchNorm):
 
     In training the statistics are those of the present step, and the error passes through them as in `torch.nn.BatchNorm2d`; for
     synapses before it, what past inputs would do to the current is judged with the Jacobian of the present step
-    (the module's note above), because a trace cannot know the statistics of past steps. The gradients of scale and shift are exact: the
-    scale has the trace of the normalised current, the shift that of 1. In evaluation the statistics are constants and all
-    is exact.
+    (the module's note above), because a trace cannot know the statistics of past steps. The gradients of scale and shift are exact:
+    the scale has the trace of the normalised current, the shift that of 1. In evaluation the statistics are constants and all is
+    exact.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:

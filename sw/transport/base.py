@@ -38,7 +38,10 @@ class Transport(ABC):
             pass
 
     def store(self, image: bytes, board: str | None) -> None:
-        """Writes an image to the flash of the device (of a board by its name), and starts it anew. ValueError if there is no flash."""
+        """Writes an image to the flash of the device, and starts the device anew. `board`: its name, where a board must be named.
+
+        ValueError if there is no flash.
+        """
         raise ValueError(f"flash: {self.name} has none; legal is sim, or the port of a board that has one")
 
     def close(self) -> None:  # noqa: B027

@@ -15,7 +15,9 @@ _HEADER = struct.Struct("<BHBI")
 
 
 class Batch:
-    """Operations in order, cut into payloads of requests as soon as one is full: `payloads` are those that are, `flush` ends the last.
+    """Operations in order, cut into payloads of requests.
+
+    `payloads` are those that are full, or were ended by `flush`.
 
     What is read is returned by `collect`, once the data of as many replies are there.
     """

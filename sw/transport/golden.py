@@ -1,36 +1,46 @@
-"""The golden model behind the same protocol: a device that is all software, answers every frame as the gateware does, and has no clock."""
+"""The golden model behind the same protocol: a device that is all software.
+
+It answers every frame as the gateware does, and has no clock.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from hw.config import LANE_BITS, PIXEL_FRAC, ROW_BITS, Config
+from hw.configuration import RECORD, read_record, settings
 from hw.host.protocol import DELIMITER, DESCRIPTION_MOST, HEADER_BYTES, SLOTS, WINDOW, Link, Op, Status, description
-from hw.memory_map import COUNTER_BITS, IDENTITY, MAX_BURST, REGISTERS, regions, state_fields
+from hw.machine import Machine
+from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, MAX_BURST, REGISTERS, ROW_BITS, Field, regions, registers, state_fields
+from hw.network import Network
+from hw.numbers import PIXEL_FRAC, bits_for
+from hw.plan import compile
 from sw.checks import SWITCHES
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.transport.frames import parse_request, reply
+from sw.transport.process import InProcess
 
 _HEADER = struct.Struct("<BHBI")
 _WORD = (1 << 32) - 1
 RATES = ("rate_w", "rate_theta", "rate_alpha")
-SOPS = ("sops", "sops_dense")
+_INFO = 1 << bits_for(DESCRIPTION_MOST)
 
 
 class Model:
-    """A device that answers bytes with bytes (sw.transport.simulated.Model).
+    """A device that answers bytes with bytes (sw.transport.process.Model).
 
     Its network is `core.network`. Clock cycles are not modelled: their counters read 0.
     """
 
-    def __init__(self, config: Config, link: Link):
-        self.core = Core(config)
+    def __init__(self, machine: Machine, link: Link):
+        self.core = Core(machine)
         self.link = link
-        self.description = description(config, link).ljust(DESCRIPTION_MOST, b"\0")
+        self.description = description(machine, link).ljust(DESCRIPTION_MOST, b"\0")
         self._partial = b""
         self._replies = [b""] * SLOTS
         self._opened: int | None = None
@@ -42,7 +52,10 @@ class Model:
         self.core.reset()
 
     def run(self, data: bytes = b"", *, limit: int = 0, capacity: int = 0, frame: bool = False) -> tuple[int, bytes]:
-        """Takes `data`, up to the first frame's end if `frame`; how many bytes, and the answer. The other arguments do not matter."""
+        """Takes `data`, up to the first frame's end if `frame`; how many bytes, and the answer.
+
+        The other arguments do not matter.
+        """
         out: list[bytes] = []
         taken = 0
         while taken < len(data) and not (frame and out):
@@ -81,7 +94,8 @@ class Model:
         """The data of the reply, and how the payload's operations ended."""
         data, at, status = b"", 0, Status.OK
         while at < len(payload):
-            if len(payload) - at < 4 or not (1 <= payload[at] <= len(Op) and 1 <= payload[at + 3] <= 4) or len(payload) - at < HEADER_BYTES:
+            left = len(payload) - at
+            if left < 4 or not (1 <= payload[at] <= len(Op) and 1 <= payload[at + 3] <= 4) or left < HEADER_BYTES:
                 return data, Status.ILLEGAL
             op, count, width, address = _HEADER.unpack_from(payload, at)
             at, count = at + HEADER_BYTES, count % (MAX_BURST + 1) or MAX_BURST + 1
@@ -94,42 +108,68 @@ class Model:
                     return data, Status.ILLEGAL
             else:
                 if op == Op.INFO:
-                    data += bytes(self.description[-(n % 64)] if 0 < n % 64 <= DESCRIPTION_MOST else 0 for n in range(count, 0, -1))
+                    from_end = (n % _INFO for n in range(count, 0, -1))
+                    data += bytes(self.description[-n] if 0 < n <= DESCRIPTION_MOST else 0 for n in from_end)
                 else:
-                    data += b"".join((word & (1 << 8 * width) - 1).to_bytes(width, "little") for word in self.core.read(address, count))
+                    data += b"".join(
+                        (word & (1 << 8 * width) - 1).to_bytes(width, "little") for word in self.core.read(address, count)
+                    )
                 if len(data) > self.link.reply_data:
                     data, status = data[: self.link.reply_data], Status.ILLEGAL
         return data, status
 
 
 class Core:
-    """The registers and memories of hw/memory_map.py around a golden network."""
+    """The registers and memories of hw/memory_map.py around a golden network, `network`: None until a host has configured one."""
 
-    def __init__(self, config: Config):
-        self.config = config
-        self.network = Network(config)
-        self._regions = {region.number: region for region in regions(config).values()}
-        self._words = {n: np.zeros(r.lanes << ROW_BITS if r.lanes > 1 else r.depth, np.int64) for n, r in self._regions.items()}
-        self._fields: dict[int, list] = {n: [] for n in self._regions}
-        for field in state_fields(config).values():
-            number = int(field.addresses.flat[0]) >> LANE_BITS + ROW_BITS
-            if number:
-                self._fields[number].append((field, field.addresses & (1 << LANE_BITS + ROW_BITS) - 1))
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self._regions = {region.number: region for region in regions(machine).values()}
+        self._named = {region.name: region for region in self._regions.values()}
+        self._words = {number: np.zeros((region.lanes, region.depth), np.int64) for number, region in self._regions.items()}
         # What stands in the words and not yet in the network, and the other way round.
-        self._newer_words: set[int] = set(self._regions)
+        self._newer_words: set[int] = set()
         self._newer_network: set[int] = set()
+        self.network: GoldenNetwork | None = None
+        self.config: Network | None = None
+        self._pixels = np.zeros(machine.capacity.pixels, np.uint8)
         self.reset()
+        if machine.fixed:
+            self._take(machine.fixed)
+            self.registers |= settings(machine.fixed, machine)
 
     def reset(self) -> None:
-        self.registers = {name: 0 for name in (*RATES, "step", "label", "learn", "frame_length", *SOPS)}
-        self.network.rng, self.network.winner = 1, 0
+        names = [name for name, register in registers(self.machine).items() if register.access == "rw" and name != "rng"]
+        self.registers = dict.fromkeys((*names, "frame_length", "sops"), 0)
+        self._rng = 1
+        if self.machine.fixed:
+            self.registers |= settings(self.machine.fixed, self.machine)
+        if self.network:
+            self.network.rng, self.network.winner = 1, 0
         self._sample: Iterator[int] | None = None
-        self._pixels = np.zeros(self.config.sizes[0], np.uint8)
+        self._pixels[:] = 0
+
+    def _take(self, network: Network) -> None:
+        """Runs this network from now on, from what the memories hold."""
+        plan = compile(network, self.machine)
+        fields = state_fields(plan)
+        for number in self._regions:
+            self._refresh(number)
+        self.registers["sops"] += self._done()
+        golden = GoldenNetwork(network, visits=plan.visits)
+        golden.rng = self.network.rng if self.network else self._rng
+        self.config, self.network = network, golden
+        self._fields: dict[int, list[tuple[Field, tuple[np.ndarray, np.ndarray]]]] = {number: [] for number in self._regions}
+        for field in fields.values():
+            number, lane, row = _place(field.addresses)
+            if number.flat[0]:
+                self._fields[int(number.flat[0])].append((field, (lane, row)))
+        self._newer_words, self._sample = set(self._regions), None
 
     # -- memories -----------------------------------------------------------------------------
     def write(self, address: int, words: list[int]) -> None:
         """Writes words to an address and the rows behind it; what does not exist is not written."""
-        number, lane, row = address >> LANE_BITS + ROW_BITS, address >> ROW_BITS & (1 << LANE_BITS) - 1, address & (1 << ROW_BITS) - 1
+        number, lane, row = _place(address)
         if number == 0:
             for n, word in enumerate(words, row):
                 self._set(n, word)
@@ -141,13 +181,23 @@ class Core:
                     self._pixel(n, word)
             elif there:
                 self._refresh(number)
-                at = lane << ROW_BITS | row
-                self._words[number][at : at + there] = np.array(words[:there], np.int64) & (1 << region.bits) - 1
+                self._words[number][lane, row : row + there] = np.array(words[:there], np.int64) & (1 << region.bits) - 1
                 self._newer_words.add(number)
+                if region.name == "network" and row == 0 and words[0] == RECORD:
+                    self._configured()
+
+    def _configured(self) -> None:
+        """A record of a network was written. One that makes no sense is of no consequence here: gateware does not read it."""
+        try:
+            network = read_record([int(word) for word in self._words[self._named["network"].number][0]], self.machine)
+            if network and network != self.config:
+                self._take(network)
+        except ValueError:
+            pass
 
     def read(self, address: int, count: int) -> list[int]:
         """Words from an address and the rows behind it, 32 bits each; 0 where nothing is."""
-        number, lane, row = address >> LANE_BITS + ROW_BITS, address >> ROW_BITS & (1 << LANE_BITS) - 1, address & (1 << ROW_BITS) - 1
+        number, lane, row = _place(address)
         if number == 0:
             return [self._get(n) for n in range(row, row + count)]
         region = self._regions.get(number)
@@ -155,34 +205,33 @@ class Core:
         if not (region and there):
             return [0] * count
         self._refresh(number)
-        at = lane << ROW_BITS | row
-        return [int(word) for word in self._words[number][at : at + there]] + [0] * (count - there)
+        return [int(word) for word in self._words[number][lane, row : row + there]] + [0] * (count - there)
 
     def _pixel(self, row: int, value: int) -> None:
-        region = regions(self.config)["frame"]
+        number = self._named["frame"].number
         if row == 0:
             self.registers["frame_length"] = 0
             self._pixels[:] = 0
         value &= (1 << PIXEL_FRAC) - 1
         if value:
-            self._words[region.number][self.registers["frame_length"]] = row << PIXEL_FRAC | value
+            self._words[number][0, self.registers["frame_length"]] = row << PIXEL_FRAC | value
             self.registers["frame_length"] += 1
         self._pixels[row] = value
 
     def _refresh(self, number: int) -> None:
         """Brings the words of a memory up to date with the network."""
-        if number in self._newer_network:
+        if self.network and number in self._newer_network:
             self._newer_network.discard(number)
             words = self._words[number]
             for field, places in self._fields[number]:
                 mask = ((1 << field.bits) - 1) << field.low
                 words[places] = words[places] & ~mask | self.network._array(field.name).numpy() << field.low & mask
 
-    def _load(self) -> None:
+    def _load(self, network: GoldenNetwork) -> None:
         """Brings the network up to date with the words."""
         for number in self._newer_words:
             for field, places in self._fields[number]:
-                self.network._array(field.name).copy_(torch.from_numpy(field.decode(self._words[number][places])))
+                network._array(field.name).copy_(torch.from_numpy(field.decode(self._words[number][places])))
         self._newer_words.clear()
 
     # -- registers ----------------------------------------------------------------------------
@@ -191,51 +240,76 @@ class Core:
         if name == "run":
             self._run(bool(value & 1))
         elif name == "rng":
-            if self.config.stochastic:
-                self.network.rng = value & _WORD
-        elif name in SOPS:
-            self.registers[name] = -self._done(name)
+            if self.machine.stochastic:
+                self._rng = value & _WORD
+                if self.network:
+                    self.network.rng = self._rng
+        elif name == "sops":
+            self.registers[name] = -self._done()
+        elif self.machine.fixed and name in settings(self.machine.fixed, self.machine):
+            return
         elif name in self.registers and REGISTERS[name].access == "rw":
-            bits = max(1, (self.config.classes - 1).bit_length()) if name == "label" else REGISTERS[name].bits
+            bits = bits_for(self.machine.capacity.classes) if name == "label" else REGISTERS[name].bits
             self.registers[name] = value & (1 << bits) - 1
             if name == "step":
                 self._sample = None
+            if name == "gathered" and self.network:
+                self.network.gathered = self.registers[name]
 
     def _get(self, row: int) -> int:
         name = next((name for name, register in REGISTERS.items() if register.row == row), "")
-        special = {"identity": IDENTITY, "config": self.config.digest, "class": self.network.winner,
-                   "rng": self.network.rng if self.config.stochastic else 0}  # fmt: skip
-        if name in SOPS:
-            return (self.registers[name] + self._done(name)) % (1 << COUNTER_BITS)
+        rng = (self.network.rng if self.network else self._rng) if self.machine.stochastic else 0
+        winner = self.network.winner if self.network else 0
+        special = {"identity": IDENTITY, "machine": self.machine.digest, "class": winner, "rng": rng}
+        if name == "sops":
+            return (self.registers[name] + self._done()) % (1 << COUNTER_BITS)
         return special.get(name, self.registers.get(name, 0))
 
-    def _done(self, name: str) -> int:
-        return self.network.sops + (self.network.sops_skipped if name == "sops_dense" else 0)
+    def _done(self) -> int:
+        return self.network.sops if self.network else 0
 
     # -- samples ------------------------------------------------------------------------------
     def _run(self, single: bool) -> None:
-        c = self.config
-        self._load()
+        c, network = self.config, self.network
+        if c is None or network is None:
+            return
+        self._load(network)
         for name in RATES:
-            setattr(self.network, name, self.registers[name])
+            setattr(network, name, self.registers[name])
         if self._sample is None:
             learn = "".join(letter for letter, bit in SWITCHES.items() if self.registers["learn"] & bit)
             # Events are filled in as their steps come.
-            self._shown = self._pixels.astype(np.int64) if c.static else np.zeros((c.steps, c.sizes[0]), np.int64)
-            self._sample, self._t = self.network._steps(self._shown, self.registers["label"], learn), 0
-        for _ in range(1 if single or not c.static else c.steps - self.registers["step"]):
+            self._shown = self._pixels[: c.sizes[0]].astype(np.int64) if c.static else np.zeros((c.steps, c.sizes[0]), np.int64)
+            self._sample, self._t = network._steps(self._shown, self.registers["label"], learn), 0
+        for _ in range(1 if single else c.steps - self.registers["step"]):
             if not c.static:
-                self._take_events()
+                self._take_inputs(c)
             next(self._sample)
             self._t += 1
             self.registers["step"] = (self.registers["step"] + 1) % c.steps
         if self.registers["step"] == 0:
             self._sample = None
+            if "gathered" in self.registers:
+                self.registers["gathered"] = network.gathered
         self._newer_network = set(self._regions)
 
-    def _take_events(self) -> None:
-        """The events written are the input of the next step, which clears them."""
-        region = regions(self.config)["event"]
-        words = self._words[region.number]
-        self._shown[self._t] = words[region.places(np.arange(self.config.sizes[0])) - region.address(0)]
-        words[:] = 0
+    def _take_inputs(self, network: Network) -> None:
+        """What was written is the input of the next step, which clears events."""
+        region = self._named["event"]
+        words, units = self._words[region.number], np.arange(network.sizes[0])
+        place = units % region.lanes, units // region.lanes
+        self._shown[self._t] = words[place]
+        if network.input == "events":
+            words[place] = 0
+
+
+def _place(address: Any) -> tuple[Any, Any, Any]:
+    """Region, lane and row of an address, or of an array of them."""
+    return address >> LANE_BITS + ROW_BITS, address >> ROW_BITS & (1 << LANE_BITS) - 1, address & (1 << ROW_BITS) - 1
+
+
+def golden(machine: Machine, link: Link, *, flash: str | Path | None = None) -> InProcess:
+    """The line to a new device. ValueError if there is to be a `flash`: it has none."""
+    if flash is not None:
+        raise ValueError(f"flash: {flash} is not legal at port golden; legal is none, as only that of sim is a file")
+    return InProcess("golden", Model(machine, link))

@@ -62,5 +62,5 @@ class SerialPort(Transport):
         self._port.close()
 
     def _gone(self, e: Exception) -> DeviceError:
-        return DeviceError(f"port: {self.name} is gone ({e}); check the cable and open the device again. A network in training goes on"
-                           " from the state it had, or restore a checkpoint")  # fmt: skip
+        return DeviceError(f"port: {self.name} is gone ({e}); check the cable and open the device again. A network in training"
+                           " goes on from the state it had, or restore a checkpoint")  # fmt: skip

@@ -17,8 +17,8 @@ _END = bytes([DELIMITER])
 class Session:
     """Requests to a device in a session of their own, up to WINDOW of them on their way (go-back-N).
 
-    A reply that does not come within `timeout` seconds is asked for again RETRIES times. `link` is set once the device has told of its own.
-    `repeats` counts requests that were sent again, `frames` all.
+    A reply that does not come within `timeout` seconds is asked for again RETRIES times. `link` is set once the device has told of
+    its own. `repeats` counts requests that were sent again, `frames` all.
     """
 
     def __init__(self, transport: Transport, *, timeout: float = 1.0):
@@ -36,14 +36,14 @@ class Session:
             self.transport.discard()
             self._buffer = b""
             self._replies.clear()
-            # Another host may have opened the session before with the same number, and then the device takes this for a repeat. A second
-            # opening with another number is none.
+            # Another host may have opened the session before with the same number, and then the device takes this for a repeat.
+            # A second opening, with another number, is no repeat.
             first = os.urandom(1)[0]
             if self._opens(first, wait) and self._opens((first + 128) % 256, wait):
                 self._next = (first + 129) % 256
                 return
-        raise DeviceError(f"{self.transport.name}: no device answers; is it powered, programmed (`python -m sw.bringup --program`), and"
-                          " is this its port?")  # fmt: skip
+        raise DeviceError(f"{self.transport.name}: no device answers; is it powered, programmed (`python -m sw.bringup --program`),"
+                          " and is this its port?")  # fmt: skip
 
     def _opens(self, number: int, timeout: float) -> bool:
         """Whether the device answers to the opening of a session."""
@@ -85,18 +85,18 @@ class Session:
             reply = self._reply(self.timeout)
             while reply and not (reply.sequence in numbers and reply.status != Status.CLOSED):
                 if reply.status == Status.CLOSED:
-                    raise DeviceReset(f"{self.transport.name}: the device was reset, or another program uses it; open it again, and restore"
-                                      " a checkpoint if it has lost its power")  # fmt: skip
+                    raise DeviceReset(f"{self.transport.name}: the device was reset, or another program uses it; open it again, and"
+                                      " restore a checkpoint if it was reset: leakage factors at least are lost")  # fmt: skip
                 reply = self._reply(self.timeout)
             if reply and reply.sequence == sequence and reply.status == Status.OK:
                 return reply
             if reply and reply.status == Status.ILLEGAL:
-                raise DeviceError(f"{self.transport.name}: the device calls a request illegal; gateware and driver are of different versions:"
-                                  " build and program it again")  # fmt: skip
+                raise DeviceError(f"{self.transport.name}: the device calls a request illegal; gateware and driver are of different"
+                                  " versions: build and program it again")  # fmt: skip
             self.repeats += len(waiting)
             self.transport.send(_END + b"".join(wire for _, wire in waiting))
-        raise DeviceError(f"{self.transport.name}: no answer within {self.timeout:g} s, {RETRIES} times; check the cable and the power, and open"
-                          " the device again. What was learned is still in it")  # fmt: skip
+        raise DeviceError(f"{self.transport.name}: no answer within {self.timeout:g} s, {RETRIES} times; check the cable and the"
+                          " power, and open the device again. What was learned is still in it")  # fmt: skip
 
     def _reply(self, timeout: float) -> Reply | None:
         """The next whole reply; None if none comes in time. Damaged ones are dropped."""

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hw.config import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, Config
+from hw.network import Network
+from hw.numbers import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC
 from sw.golden.fixed import raw
 
 LOSSES = ("cross_entropy", "mse")
@@ -17,7 +18,7 @@ def output_error(table: Tensor, spike: Tensor, target: Tensor) -> Tensor:
     return table[int(spike.sum())].flatten().take(torch.add(target, spike, alpha=2))
 
 
-def error_table(config: Config, loss: str = "cross_entropy", *, beta: float = 1.0, scale: float = 1.0) -> np.ndarray:
+def error_table(config: Network, loss: str = "cross_entropy", *, beta: float = 1.0, scale: float = 1.0) -> np.ndarray:
     """The output errors dE/ds for every case, (C+1, 2, 2) int64 in format `delta`, indexed by k, s and y.
 
     `cross_entropy`: E = -log softmax(beta s)[label], so that dE/ds = beta (p - y). `mse`: E = |s - y|^2 / 2, dE/ds = s - y

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hw.config import Config
+from hw.network import Network
+from hw.numbers import PIXEL_FRAC
 from sw.golden.fixed import floor_shift, saturate
 
 
@@ -26,7 +27,7 @@ class Leaked(NamedTuple):
 
 
 def leak(
-    membrane: Tensor, spike: Tensor, theta_trace: Tensor, alpha_trace: Tensor, theta: Tensor, alpha: Tensor | int, config: Config
+    membrane: Tensor, spike: Tensor, theta_trace: Tensor, alpha_trace: Tensor, theta: Tensor, alpha: Tensor | int, config: Network
 ) -> Leaked:
     """Soft reset after the last step's spike, leak, and the traces of threshold and leakage.
 
@@ -41,12 +42,14 @@ def leak(
     )
 
 
-def fire(leaked: Tensor, current: Tensor, theta: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def fire(leaked: Tensor, current: Tensor, theta: Tensor, config: Network) -> tuple[Tensor, Tensor]:
     """Integrate and fire: membrane (format `u`) and spike (0 or 1) from the leaked membrane and the current, (N,) each."""
     membrane = saturate(leaked + current, config.u)
     return membrane, torch.ge(membrane, theta).long()
 
 
-def weight_trace(old: Tensor, spike: Tensor, alpha: Tensor | int, config: Config) -> Tensor:
-    """Presynaptic traces (N,), format `trace`: leak with `alpha` of the *next* layer, add 1.0 for a spike."""
-    return saturate(floor_shift(old * alpha, config.alpha_frac).add_(spike, alpha=config.trace.one), config.trace)
+def weight_trace(old: Tensor, value: Tensor, alpha: Tensor | int, config: Network) -> Tensor:
+    """Presynaptic traces (N,), format `trace`: leak with `alpha` of the *next* layer, add the `value` in 1/256.
+
+    A spike has the value 256."""
+    return saturate(floor_shift(old * alpha, config.alpha_frac).add_(value << (config.trace.f - PIXEL_FRAC)), config.trace)

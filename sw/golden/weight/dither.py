@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hw.config import Config
+from hw.network import Network
 
 WORD = 0xFFFF_FFFF
 HALF = 0xFFFF
 ROUNDS = 4
-LANE_ROTATE = 5
-LANE_SALT = 0x9E37_79B9
+TILE_BITS = 3
+"""A tile of 8 neurons by 8 inputs shares a hash, in which the lower bits of their indices flip bits."""
 
 
 def xorshift32(r: int) -> int:
@@ -37,20 +37,29 @@ def mix(a: Tensor) -> Tensor:
     return x << 16 | y
 
 
+def tile_key(layer: int, neurons: Tensor, inputs: Tensor) -> Tensor:
+    """Where R meets a tile: its layer (from 0), and its place among the layer's neurons and inputs (13 bits each)."""
+    upper = neurons & 0xFF | (inputs & 0xFF) << 8
+    return upper << 16 | neurons >> 8 | inputs >> 8 << 5 | layer << 10
+
+
+def flips(low: Tensor, *, of_input: bool) -> Tensor:
+    """What the three lower bits of indices flip.
+
+    In a word, bit n is flipped by bit n mod 3 of a neuron's index, or by bit (n + n div 3) mod 3 of an input's."""
+    which = [(n + n // TILE_BITS if of_input else n) % TILE_BITS for n in range(32)]
+    return sum((low >> bit & 1) << n for n, bit in enumerate(which))  # type: ignore[return-value]
+
+
 class Dither:
     """Random words for the weights of one layer."""
 
-    def __init__(self, config: Config, layer: int) -> None:
-        fan_in = config.sizes[layer - 1]
-        rows = torch.arange(config.groups[layer] * fan_in) + config.row_base[layer]
-        lane = torch.arange(config.lanes)[:, None]
-        self.neurons = config.sizes[layer]
-        self._place = (rows + (rows << 16) & WORD).view(-1, 1, fan_in)  # (groups, lanes, fan_in) after broadcast
-        self._rotate = lane * LANE_ROTATE % 32
-        self._salt = lane * LANE_SALT & WORD
+    def __init__(self, config: Network, layer: int) -> None:
+        i, j = torch.arange(config.sizes[layer])[:, None], torch.arange(config.sizes[layer - 1])[None, :]
+        low = (1 << TILE_BITS) - 1
+        self._key = tile_key(layer - 1, i >> TILE_BITS, j >> TILE_BITS)
+        self._flips = flips(i & low, of_input=False) ^ flips(j & low, of_input=True)
 
     def __call__(self, r: int) -> Tensor:
         """Words (N, M) of the pass in which the register holds `r`."""
-        h = mix(self._place ^ r)
-        words = (h << self._rotate & WORD | h >> (32 - self._rotate)) ^ self._salt
-        return words.flatten(0, 1)[: self.neurons]
+        return mix(self._key ^ r) ^ self._flips
