@@ -92,7 +92,8 @@ def build(component: wiring.Component, *, i: str = "i", o: str = "o", opt: str =
     program = Program(Path("bench"), i_bits, o_bits, word_bytes, slots, rows, ports, probes, waves)
     bench = _macros(i, o, program, clocked=_clocked(text)) + (HERE / "bench.v").read_text()
     libs = cocotb_config.libs_dir
-    path = _compiled("bench", text, bench, (HERE / "main.cpp").read_text(), opt=opt, waves=waves, verilate=("--vpi", *(["--trace"] if waves else [])),
+    path = _compiled("bench", text, bench, (HERE / "main.cpp").read_text(), opt=opt, waves=waves,
+                     verilate=("--vpi", *(["--trace"] if waves else [])),
                      link=(f"-L{libs}", f"-Wl,-rpath,{libs}", "-lcocotbvpi_verilator"))  # fmt: skip
     return replace(program, path=path)
 
@@ -105,11 +106,14 @@ def build_library(component: wiring.Component, *, i: str = "i", o: str = "o", op
     text = _rtlil(component, opt)
     bits, ports, probes = _members(component, i, o)
     if ports or max(bits) > 32 or any(width > 64 for width in probes.values()):
-        raise ValueError(f"{type(component).__name__}: streams of {bits} bits and inputs {sorted(ports)} are not legal; legal is streams "
-                         "of at most 32 bits, no other inputs, and outputs of at most 64 bits")  # fmt: skip
+        raise ValueError(f"{type(component).__name__}: streams of {bits} bits and inputs {sorted(ports)} are not legal; legal is"
+                         " streams of at most 32 bits, no other inputs, and outputs of at most 64 bits")  # fmt: skip
     declared = "".join(f",\n    output wire [{width - 1}:0] probe_{name}" for name, width in probes.items())
     pins = _pins(i, o) | {name: f"probe_{name}" for name in probes} | ({"clk": "clk", "rst": "1'b0"} if _clocked(text) else {})
-    bench = _defines(I_BITS=bits[0], O_BITS=bits[1], PROBES=declared.replace("\n", " "), DESIGN=_connect(pins)) + (HERE / "fast.v").read_text()
+    bench = (
+        _defines(I_BITS=bits[0], O_BITS=bits[1], PROBES=declared.replace("\n", " "), DESIGN=_connect(pins))
+        + (HERE / "fast.v").read_text()
+    )
     main = f"#define PROBES {', '.join(f'top.probe_{name}' for name in probes)}\n" + (HERE / "fast.cpp").read_text()
     return Library(_compiled("fast", text, bench, main, opt=opt, verilate=SPEED, link=("-shared",)), tuple(probes))
 
@@ -120,18 +124,21 @@ def _rtlil(component: wiring.Component, opt: str) -> str:
     return rtlil.convert(component, name="top", emit_src=False)
 
 
-def _compiled(name: str, text: str, bench: str, main: str, *, opt: str, verilate: tuple[str, ...], link: tuple[str, ...], waves: bool = False) -> Path:
+def _compiled(
+    name: str, text: str, bench: str, main: str, *, opt: str, verilate: tuple[str, ...], link: tuple[str, ...], waves: bool = False
+) -> Path:
     """The file `name`, cached: a design's RTLIL `text` in the Verilog module `name` of `bench`, Verilated, with the C++ `main`."""
     verilate, flags = (*INITIAL, *verilate), _flags(opt, waves)
 
     def make(folder: Path) -> None:
         for file, content in (("top.v", _verilog(text)), (f"{name}.v", bench), ("waivers.vlt", WAIVERS)):
             (folder / file).write_text(content)
-        _run(folder, _verilator() / "bin" / "verilator_bin", "--cc", "--prefix", f"V{name}", "--top-module", name, "-Mdir", "c", *verilate,
-             "waivers.vlt", f"{name}.v", "top.v")  # fmt: skip
+        _run(folder, _verilator() / "bin" / "verilator_bin", "--cc", "--prefix", f"V{name}", "--top-module", name, "-Mdir", "c",
+             *verilate, "waivers.vlt", f"{name}.v", "top.v")  # fmt: skip
         sources = sorted((folder / "c").glob("*.cpp"))
         (folder / "all.cpp").write_text("".join(f'#include "{s.relative_to(folder)}"\n' for s in sources) + main)
-        _run(folder, cxx(), *flags, "-I.", "-Ic", "-include", _headers(opt, waves), "all.cpp", _library(waves), "-o", name, *link, "-lpthread")
+        _run(folder, cxx(), *flags, "-I.", "-Ic", "-include", _headers(opt, waves), "all.cpp", _library(waves), "-o", name, *link,
+             "-lpthread")  # fmt: skip
         (folder / "all.cpp").unlink()
         shutil.rmtree(folder / "c")
 
@@ -173,7 +180,9 @@ def _macros(i: str, o: str, program: Program, clocked: bool) -> str:
 
 def _pins(i: str, o: str) -> dict[str, str]:
     """The design's pins of the two streams, and the bench's wires there."""
-    return {f"{stream}__{wire}": f"{side}_{wire}" for stream, side in ((i, "i"), (o, "o")) for wire in ("valid", "ready", "payload")}
+    return {
+        f"{stream}__{wire}": f"{side}_{wire}" for stream, side in ((i, "i"), (o, "o")) for wire in ("valid", "ready", "payload")
+    }
 
 
 def _connect(pins: dict[str, str]) -> str:

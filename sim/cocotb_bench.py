@@ -47,7 +47,10 @@ class Bench:
         return self.status
 
     async def step(self, limit: int) -> None:
-        """The same with a callback in every clock cycle: a signal written, one read. No testbench that drives streams from Python has less."""
+        """The same with a callback in every clock cycle: a signal written, one read.
+
+        No testbench that drives streams from Python does less.
+        """
         for cycle in range(1, limit + 1):
             self.set(limit=cycle)
             await Timer(1, "step")

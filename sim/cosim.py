@@ -3,7 +3,7 @@
 Every array of the learning state is compared after every sample (or every so many: --every), and after the last. The first
 difference ends the run with exit code 1 and says where it is; bad options end it with exit code 2. For long runs:
 
-    python -m sim.cosim --engine fast --every 1000 --dataset fashion-mnist --sizes 784-200-10 --lanes 32 --stochastic
+    python -m sim.cosim --engine fast --every 1000 --dataset fashion-mnist --net 784-200-10 --lanes 32 --stochastic
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ import torch
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from hw.config import Config
+from boards import BOARDS
+from hw.design import MACHINE_FIELDS, NETWORK_FIELDS, Design
 from hw.memory_map import PHASES
+from hw.options import add_design, chosen, design, flag, output, whole
 from sim.build import OPT, WAVES
 from sim.device import ENGINES
 from sim.simulator import SimulationError
@@ -31,7 +33,6 @@ from sim.twin import Mismatch, Twin
 from sw import checks, data
 from sw.golden.recipe import RECIPES, Recipe
 from sw.image import Image
-from sw.options import add_design, chosen, configuration, flag, output, whole
 
 BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
 """Options of progress bars; a log file gets a line now and then."""
@@ -39,9 +40,9 @@ BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isat
 
 @dataclass
 class Report:
-    """What a run did. Accuracies are shares; `cycles` and operations are sums over all samples learned."""
+    """What a run of a network on a machine did. Accuracies are shares; `cycles` and operations are sums over all samples."""
 
-    config: Config
+    design: Design
     dataset: str
     learn: str
     seed: int
@@ -72,8 +73,9 @@ class Report:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        values = {name: value for name, value in vars(self).items() if name not in ("config", "right")}
-        return values | {"config": json.loads(self.config.to_json())}
+        values = {name: value for name, value in vars(self).items() if name not in ("design", "right")}
+        network, machine = (json.loads(part.to_json()) for part in (self.design.network, self.design.machine))
+        return values | {"network": network, "machine": machine}
 
 
 def train(twin: Twin, report: Report, dataset: data.Dataset, *, recipe: Recipe | None = None, samples: int | None = None,
@@ -81,14 +83,15 @@ def train(twin: Twin, report: Report, dataset: data.Dataset, *, recipe: Recipe |
           state: Mapping[str, ArrayLike] | None = None) -> Report:  # fmt: skip
     """Learn `report.epochs` epochs of the first `samples` training samples, then measure the accuracy on `test` held-out ones.
 
-    All of them if None. Rates, order and, unless one is given, the initial state are those of the recipe. `after` is called with the number of samples learned,
-    after each. Raises Mismatch (the report then holds the difference) and SimulationError.
+    `samples` and `test`: all if None. Rates, order and, unless one is given, the initial state are those of the recipe. `after` is
+    called after each sample that was learned, with how many they are. Raises Mismatch (the report then holds the difference) and
+    SimulationError.
     """
     start = time.monotonic()
     recipe = recipe or RECIPES[dataset.name]
     count = len(dataset.train) if samples is None else samples
     try:
-        twin.load(recipe.state(twin.config, report.seed) if state is None else state)
+        twin.load(recipe.state(twin.network, report.seed) if state is None else state)
         with tqdm(total=report.epochs * count, desc="learn", **BAR, disable=quiet) as bar:
             for epoch in range(report.epochs):
                 for k, n in enumerate(recipe.order(report.seed, epoch, count)):
@@ -126,13 +129,20 @@ def learn_switches(text: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m sim.cosim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sim.cosim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     own = "(default: %(default)s)"
     add_design(p)
-    p.add_argument("--image", type=Path, metavar="FILE", help="configuration and initial state, from sw.deploy or sw.train --chip (default: random weights)")
+    p.add_argument(
+        "--image", type=Path, metavar="FILE",
+        help="network and initial state, from sw.deploy or sw.train --chip (default: random weights)",
+    )  # fmt: skip
     work = p.add_argument_group("the work")
     work.add_argument("--dataset", choices=data.DATASETS, default="digits", help=own)
-    work.add_argument("--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are (default: where Debian puts them)")
+    work.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where the files of fashion-mnist are (default: where Debian puts them)"
+    )
     work.add_argument("--samples", type=whole(1), metavar="N", help="training samples an epoch (default: all)")
     work.add_argument("--test", type=whole(0), metavar="N", help="held-out samples after training (default: all)")
     work.add_argument("--epochs", type=whole(0), default=1, metavar="N", help=own)
@@ -140,33 +150,46 @@ def parser() -> argparse.ArgumentParser:
                       help=f"any of w (weights), t (thresholds), l (leakages), or none {own}")  # fmt: skip
     work.add_argument("--seed", type=whole(0), default=0, metavar="N", help=f"of the initial state, the order and the events {own}")
     run = p.add_argument_group("the run")
-    run.add_argument("--engine", choices=ENGINES, default="cocotb", help=f"{'; '.join(f'{k}: {v}' for k, v in ENGINES.items())} {own}")
+    run.add_argument(
+        "--engine", choices=ENGINES, default="cocotb", help=f"{'; '.join(f'{k}: {v}' for k, v in ENGINES.items())} {own}"
+    )
     run.add_argument("--every", type=whole(1), default=1, metavar="N", help=f"compare the whole state after every N samples {own}")
     run.add_argument("--opt", choices=OPT, default="fast", help=f"quick to build, or fast to run {own}")
-    run.add_argument("--waves", action="store_true", help=f"record every signal in {WAVES.name}/cosim.vcd under build/ (slow, large)")
+    run.add_argument(
+        "--waves", action="store_true", help=f"record every signal in {WAVES.name}/cosim.vcd under build/ (slow, large)"
+    )
     run.add_argument("--log", type=output, metavar="FILE", help="the simulator's messages (default: shown if it fails)")
     run.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     run.add_argument("--save", type=output, metavar="FILE", help="write what was learned there, an image")
     return p
 
 
-def image_of(options: argparse.Namespace) -> Image:
-    """The image that is named, or one of the configuration that options name, with random weights; ValueError if it is not legal."""
+def image_of(options: argparse.Namespace) -> tuple[Image, Design]:
+    """The image that is named, or one of the network that options name, with random weights; and what it is simulated on.
+
+    ValueError if it is not legal.
+    """
     if not options.image:
-        config = configuration(options)
-        return Image(config, RECIPES[options.dataset].state(config, options.seed))
-    for name in [*(["board"] if "board" in options else []), *chosen(options)]:
-        raise ValueError(f"{flag(name)}: not beside --image, which has its configuration")
-    return Image.load(options.image)
+        named = design(options)
+        return Image(named.network, RECIPES[options.dataset].state(named.network, options.seed)), named
+    given = chosen(options)
+    for name in given:
+        if name in NETWORK_FIELDS:
+            raise ValueError(f"{flag(name)}: not beside --image, which has its network")
+    image = Image.load(options.image)
+    if "board" in options:
+        machine = BOARDS[options.board].design.machine
+        given = {name: getattr(machine, name) for name in MACHINE_FIELDS} | given
+    return image, Design.of(image.network, **given)
 
 
 def main(arguments: list[str] | None = None) -> int:
     p = parser()
     options = p.parse_args(arguments)
     try:
-        image = image_of(options)
-        config = image.config
-        own = config.replace(sizes=(image.inputs, *config.sizes[1:]))
+        image, simulated = image_of(options)
+        network = simulated.network
+        own = network.replace(sizes=(image.inputs, *network.sizes[1:]))
         dataset = image.dataset(data.load(options.dataset, own, folder=options.folder, seed=options.seed))
         for name, split in (("samples", dataset.train), ("test", dataset.test)):
             if (getattr(options, name) or 0) > len(split):
@@ -176,10 +199,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as e:
         p.error(str(e))
     torch.set_num_threads(1)  # the simulator has the other core
-    report = Report(config, options.dataset, options.learn, options.seed, options.epochs)
+    report = Report(simulated, options.dataset, options.learn, options.seed, options.epochs)
     waves = WAVES / "cosim.vcd" if options.waves else None
     try:
-        with Twin(config, opt=options.opt, waves=waves, log=options.log, engine=options.engine, every=options.every) as twin:
+        with Twin(network, simulated.machine, opt=options.opt, waves=waves, log=options.log, engine=options.engine,
+                  every=options.every) as twin:  # fmt: skip
             train(twin, report, dataset, samples=options.samples, test=options.test, state=image.state)
             if options.save:
                 image.learned(twin.device.read()).save(options.save)
@@ -201,15 +225,19 @@ def as_text(report: Report) -> str:
     """The report for a reader."""
     r = report
     accuracy = "not measured" if r.test_accuracy is None else f"{100 * r.test_accuracy:.2f} %"
+    n, machine = r.design.network, r.design.machine
     rows = [
-        ("network", f"{r.config.title}, T = {r.config.steps}, {r.config.lanes} lanes, {r.config.input} input, cadence {r.config.cadence}"),
+        ("network", f"{n.title}, T = {n.steps}, {n.input} input, cadence {n.cadence}"),
+        ("machine", f"{machine.lanes} lanes, {machine.neuron_lanes} neuron lane{'s' * (machine.neuron_lanes > 1)}"),
         ("samples", f"{r.samples} ({len(r.right)} learned: {r.learn or 'nothing'})"),
         ("test accuracy", accuracy),
         ("words compared", f"{r.compared_words}"),
         ("mismatches", f"{r.mismatches}"),
     ]
     for kind, cycles in r.cycles_per_sample.items():
-        rows.append((f"cycles/{kind}", f"{sum(cycles.values()):.0f} (" + ", ".join(f"{p} {n:.0f}" for p, n in cycles.items()) + ")"))
+        rows.append(
+            (f"cycles/{kind}", f"{sum(cycles.values()):.0f} (" + ", ".join(f"{p} {n:.0f}" for p, n in cycles.items()) + ")")
+        )
     if r.sops:
         rows.append(("synaptic ops", f"{r.sops} done, {r.skipped} skipped ({100 * r.skipped / (r.sops + r.skipped):.0f} %)"))
     rows.append(("seconds", f"{r.seconds}"))

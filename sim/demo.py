@@ -25,12 +25,13 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from boards import BOARDS, get_board
-from hw.config import DIGITS, Config
+from hw.design import Design
+from hw.network import Network
+from hw.options import whole
 from hw.report import resource_names
 from sim.cosim import Report, accuracy, train
 from sim.twin import Mismatch, Twin
 from sw import data
-from sw.options import whole
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "demo"
@@ -48,12 +49,14 @@ def learning_curve(report: Report, tested: list[tuple[int, float]], path: Path) 
     recent = (sums[ends] - sums[starts]) / (ends - starts)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     shown = ends >= min(WINDOW // 5, len(right))
-    axes.plot(ends[shown], recent[shown], color=HIDDEN, linewidth=1.5, label=f"last {WINDOW} training samples, before learning from each")
+    axes.plot(
+        ends[shown], recent[shown], color=HIDDEN, linewidth=1.5, label=f"last {WINDOW} training samples, before learning from each"
+    )
     axes.plot(*zip(*tested, strict=True), "o-", color=OUTPUT, linewidth=1, markersize=5, clip_on=False, label="held-out samples")
     for n, share in tested[-1:]:
         axes.annotate(f"{100 * share:.1f} %", (n, share), (-4, 8), textcoords="offset points", ha="right", color=OUTPUT)
-    axes.axhline(1 / report.config.classes, color=QUIET, linewidth=1, linestyle=":", label="chance")
-    axes.set(title=f"{report.config.title} learns handwritten digits in the gateware", xlabel="samples learned",
+    axes.axhline(1 / report.design.network.classes, color=QUIET, linewidth=1, linestyle=":", label="chance")
+    axes.set(title=f"{report.design.network.title} learns handwritten digits in the gateware", xlabel="samples learned",
              ylabel="right classes", xlim=(0, len(right)), ylim=(0, 1))  # fmt: skip
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(color="#e6e6e6", linewidth=0.6)
@@ -65,7 +68,7 @@ def learning_curve(report: Report, tested: list[tuple[int, float]], path: Path) 
 
 def spike_raster(twin: Twin, dataset: data.Dataset, path: Path) -> None:
     """Shows the first held-out digit of each class, step by step, and draws every spike of every layer."""
-    c = twin.config
+    c = twin.network
     chosen = [int(np.flatnonzero(dataset.test.labels == label)[0]) for label in range(c.classes)]
     spikes, classes = [], []
     for n in chosen:
@@ -81,7 +84,9 @@ def spike_raster(twin: Twin, dataset: data.Dataset, path: Path) -> None:
         inset.imshow(image, cmap="Greys", interpolation="nearest")
         inset.set(xticks=[], yticks=[])
         right = classes[k] == dataset.test.labels[n]
-        inset.set_title(f"{classes[k]}", fontsize=11, pad=2, color=INK if right else OUTPUT, fontweight="normal" if right else "bold")
+        inset.set_title(
+            f"{classes[k]}", fontsize=11, pad=2, color=INK if right else OUTPUT, fontweight="normal" if right else "bold"
+        )
         axes.axvline(left - 0.5, color=QUIET, linewidth=0.6)
     top.set(ylim=(0, 1))
     top.axis("off")
@@ -106,9 +111,10 @@ def spike_raster(twin: Twin, dataset: data.Dataset, path: Path) -> None:
 class Bitstream:
     """A build for a board that runs beside the simulation, as `python -m hw.build` would; a context manager."""
 
-    def __init__(self, board: str, config: Config):
-        self._config, self._report, self._log = config, FOLDER / "build.json", FOLDER / "build.log"
-        command = [sys.executable, "-m", "hw.build", "--board", board, "--sizes", config.title, "--json", str(self._report)]
+    def __init__(self, board: str, design: Design):
+        self._design, self._report, self._log = design, FOLDER / "build.json", FOLDER / "build.log"
+        net = design.network.title
+        command = [sys.executable, "-m", "hw.build", "--board", board, "--net", net, "--json", str(self._report)]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
 
@@ -125,14 +131,16 @@ class Bitstream:
         if self._process.wait():
             raise RuntimeError(f"the bitstream was not built:\n{self._log.read_text().rstrip()}")
         report = json.loads(self._report.read_text())
-        if report["config"] != json.loads(self._config.to_json()):
-            raise RuntimeError(f"the bitstream is not of the configuration that was simulated, but of {report['config']}")
+        for name in ("network", "machine"):
+            if report[name] != json.loads(getattr(self._design, name).to_json()):
+                raise RuntimeError(f"the bitstream is not of the {name} that was simulated, but of {report[name]}")
         return report
 
 
 def table(report: Report, board: str, built: dict[str, Any], files: dict[str, str], seconds: float) -> str:
     """The result of it all."""
-    rows = [("network", f"{report.config.title}, T = {report.config.steps}, {report.config.lanes} lanes, learning {report.learn}"),
+    network, machine = report.design.network, report.design.machine
+    rows = [("network", f"{network.title}, T = {network.steps}, {machine.lanes} lanes, learning {report.learn}"),
             ("training samples", str(len(report.right))), ("test accuracy", f"{100 * (report.test_accuracy or 0):.1f} %"),
             ("words compared", f"{report.compared_words:,}"), ("mismatches", str(report.mismatches))]  # fmt: skip
     mhz = built["target_mhz"]
@@ -155,34 +163,41 @@ def table(report: Report, board: str, built: dict[str, Any], files: dict[str, st
 
 
 def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="python -m sim.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sim.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--board", choices=BOARDS, default="icebreaker", metavar="NAME", help="what to build for (default: %(default)s)")
     p.add_argument("--samples", type=whole(1), metavar="N", help="training samples (default: all)")
-    p.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the initial weights and the order (default: %(default)s)")
+    p.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="of the initial weights and the order (default: %(default)s)"
+    )
     options = p.parse_args(arguments)
     start = time.monotonic()
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    config = get_board(options.board).config.replace(sizes=DIGITS.sizes)  # what is simulated is what is built
-    dataset = data.load("digits", config, seed=options.seed)
+    design = get_board(options.board).design.replace(sizes=Network().sizes)  # what is simulated is what is built
+    network = design.network
+    dataset = data.load("digits", network, seed=options.seed)
     count = options.samples or len(dataset.train)
     if count > len(dataset.train):
         p.error(f"--samples: {count} is not legal; legal is 1 to {len(dataset.train)}")
-    report = Report(config, "digits", "wtl", options.seed, epochs=1)
+    report = Report(design, "digits", "wtl", options.seed, epochs=1)
     tested: list[tuple[int, float]] = []
     when = {round(count * k / TESTS) for k in range(1, TESTS)}
     curve, raster, written = (FOLDER / name for name in ("learning_curve.png", "spike_raster.png", "report.json"))
     try:
-        with Bitstream(options.board, config) as bitstream:
-            print(f"Simulating {config.title}; {options.board}'s bitstream is built meanwhile", flush=True)
-            with Twin(config) as twin:
+        with Bitstream(options.board, design) as bitstream:
+            print(f"Simulating {network.title}; {options.board}'s bitstream is built meanwhile", flush=True)
+            with Twin(network, design.machine) as twin:
                 after = lambda n: tested.append((n, accuracy(twin, dataset))) if n in when else None  # noqa: E731
                 train(twin, report, dataset, samples=count, after=after)
                 tested.append((count, report.test_accuracy or 0.0))
                 spike_raster(twin, dataset, raster)
                 report.take(twin)
             learning_curve(report, tested, curve)
-            print(f"Learned: {100 * (report.test_accuracy or 0):.1f} % of the held-out digits; waiting for the bitstream", flush=True)
+            print(
+                f"Learned: {100 * (report.test_accuracy or 0):.1f} % of the held-out digits; waiting for the bitstream", flush=True
+            )
             built = bitstream.report()
     except Mismatch as mismatch:
         print(f"difference: {mismatch}", file=sys.stderr)
@@ -191,9 +206,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     written.write_text(json.dumps({"training": report.as_dict(), "build": built}, indent=2) + "\n")
-    files = {"learning curve": curve, "spike raster": raster, "bitstream": ROOT / built["bitstream"], "floorplan": ROOT / built["floorplan"],
-             "report": written}  # fmt: skip
-    print(table(report, options.board, built, {name: os.path.relpath(path) for name, path in files.items()}, time.monotonic() - start))
+    files = {"learning curve": curve, "spike raster": raster, "bitstream": ROOT / built["bitstream"],
+             "floorplan": ROOT / built["floorplan"], "report": written}  # fmt: skip
+    print(
+        table(report, options.board, built, {name: os.path.relpath(path) for name, path in files.items()}, time.monotonic() - start)
+    )
     return 0
 
 

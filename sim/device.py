@@ -12,8 +12,22 @@ import numpy as np
 from amaranth.lib import wiring
 from numpy.typing import ArrayLike
 
-from hw.config import Config
-from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, MAX_BURST, OP_READ, OP_WRITE, PHASES, REGISTERS, ROW_BITS, regions
+from hw.configuration import configuration
+from hw.machine import Machine
+from hw.memory_map import (
+    COUNTER_BITS,
+    IDENTITY,
+    LANE_BITS,
+    MAX_BURST,
+    OP_READ,
+    OP_WRITE,
+    PHASES,
+    REGISTERS,
+    ROW_BITS,
+    regions,
+)
+from hw.network import Network
+from hw.plan import compile
 from sim.build import build, build_library
 from sim.fast import FastSimulator
 from sim.simulator import Hang, SimulationError, Simulator
@@ -31,7 +45,9 @@ COUNTERS = (*CYCLES, "sops", "sops_skipped")
 
 
 class Result(NamedTuple):
-    """What the host sees of a sample: the class, and spike counts and final membranes (format `u`) of the last layer, (C,) int64."""
+    """What the host sees of a sample: the class, and of the last layer spike counts and final membranes.
+
+    Both are (C,) int64; membranes have format `u`."""
 
     winner: int
     counts: np.ndarray
@@ -39,7 +55,7 @@ class Result(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What there is to see after a sample: the result, the whole state by name (empty if not asked for), and the counters by name."""
+    """What there is to see after a sample: the result, the whole state by name (empty if not asked for), and the counters."""
 
     result: Result
     state: dict[str, np.ndarray]
@@ -84,31 +100,34 @@ class Script:
 
 
 class SimDevice:
-    """A core built for `config`, simulated; a context manager, interchangeable with `sw.golden.network.Network`.
+    """A core, simulated, configured for a network; a context manager, interchangeable with `sw.golden.network.GoldenNetwork`.
 
+    `machine`: what is built; None is the smallest machine that holds `network`. `configure` loads another network.
     `opt`: `quick` to build or `fast` to run (sim/build.py). `waves`: file to record all signals in (VCD; slow). `log`: file for
     the simulator's messages. `stall`: chance in each clock cycle that the host does not offer a word, or does not take one.
-    `core`: another component with the core's host port, instead of `hw.core.Core(config)`. `engine`: who drives the clock, one of
+    `core`: another component with the core's host port, instead of `hw.core.Core(machine)`. `engine`: who drives the clock, one of
     ENGINES; `fast` has neither waves nor messages.
 
     Bad input is a ValueError, before anything is written. A core that does not answer is a SimulationError.
     """
 
-    def __init__(self, config: Config, *, opt: str = "fast", waves: Path | None = None, log: Path | None = None,
-                 stall: float = 0.0, core: wiring.Component | None = None, engine: str = "cocotb"):  # fmt: skip
+    def __init__(self, network: Network, machine: Machine | None = None, *, opt: str = "fast", waves: Path | None = None,
+                 log: Path | None = None, stall: float = 0.0, core: wiring.Component | None = None,
+                 engine: str = "cocotb"):  # fmt: skip
         if engine not in ENGINES:
             raise ValueError(f"engine: {engine!r} is not legal; legal is {' or '.join(ENGINES)}")
         if engine == "fast" and (waves or log):
             raise ValueError("waves, log: the engine fast has none; legal is engine cocotb")
+        self.machine = machine or Machine.holding(network)
+        self._take(network)
         if core is None:
             from hw.core import Core
 
-            core = Core(config)
-        self.config = config
-        self.regions = regions(config)
-        self._layout = layout(config)
+            core = Core(self.machine)
+        self.regions = regions(self.machine)
         self._stall = stall
         self._rates = dict.fromkeys(RATES, 8)
+        self._dense = 0  # synaptic operations of all samples, had nothing been skipped
         self._pending: deque[Callable[[np.ndarray], Any]] = deque()
         self._simulator: Simulator | FastSimulator
         if engine == "fast":
@@ -121,8 +140,9 @@ class SimDevice:
         try:
             self._simulator.restart()
             identity, digest = (int(w) for w in self.read_words(REGISTERS["identity"].address, 2))
-            if (identity, digest) != (IDENTITY, self.config.digest):
-                raise SimulationError(f"identity {identity:#010x}, config {digest:#010x}: not a core built for {self.config}")
+            if (identity, digest) != (IDENTITY, self.machine.digest):
+                raise SimulationError(f"identity {identity:#010x}, machine {digest:#010x}: not a core built as {self.machine}")
+            self.configure(self.network)
             script = Script()
             for name, value in self._rates.items():
                 script.set(name, value)
@@ -134,6 +154,24 @@ class SimDevice:
 
     def __exit__(self, *exception: Any) -> None:
         self._simulator.__exit__(*exception)
+
+    def _take(self, network: Network) -> None:
+        self.plan = compile(network, self.machine)
+        self.network, self._layout, self._gathered = network, layout(self.plan), 0
+
+    def configure(self, network: Network) -> None:
+        """Loads another network's programs; its state is to be loaded next.
+
+        DoesNotFit, before anything is written, if the machine does not hold it."""
+        compile(network, self.machine)
+        if self._pending:
+            raise ValueError(f"configure: {len(self._pending)} samples were submitted and not collected")
+        self._take(network)
+        script = Script()
+        script.set("step", 0)
+        for address, words in configuration(self.plan):
+            script.write(address, words)
+        self._call(script, lambda _: None)
 
     # -- words --------------------------------------------------------------------------------
     def write(self, address: int, words: ArrayLike) -> None:
@@ -155,12 +193,14 @@ class SimDevice:
         return int(self.read_words(REGISTERS[name].address, 1)[0])
 
     def _check_address(self, address: int, count: int) -> int:
-        number, lane, row = address >> LANE_BITS + ROW_BITS, address >> ROW_BITS & (1 << LANE_BITS) - 1, address & (1 << ROW_BITS) - 1
+        number, lane = address >> LANE_BITS + ROW_BITS, address >> ROW_BITS & (1 << LANE_BITS) - 1
+        row = address & (1 << ROW_BITS) - 1
         known = {r.number: (r.name, r.lanes, r.depth) for r in self.regions.values()} | {0: ("registers", 1, len(REGISTERS))}
         name, lanes, depth = known.get(number, ("", 0, 0))
         if lane >= lanes or row + count > depth or count < 1:
             legal = f"a lane below {lanes} and rows below {depth}" if name else f"a region of 0 to {max(known)}"
-            raise ValueError(f"address: {address:#010x} and {count} words ({name or 'no such region'}) are not legal; legal is {legal}")
+            place = f"{address:#010x} and {count} words ({name or 'no such region'})"
+            raise ValueError(f"address: {place} are not legal; legal is {legal}")
         return address
 
     # -- state --------------------------------------------------------------------------------
@@ -170,6 +210,7 @@ class SimDevice:
         `class` is the core's own and stays as it is.
         """
         values, covered, partial = self._layout.encode(state)
+        self._gathered = int(np.asarray(state.get("gathered", self._gathered)))
         if partial.any():
             script = Script()
             at = script.read_all(bursts(self._layout.addresses[partial]))
@@ -250,7 +291,7 @@ class SimDevice:
 
     def _parts(self, sample: ArrayLike, label: int | None, learn: str) -> tuple[Script, list[Callable[[Script], None]]]:
         """The words before a sample, and what writes those before each of its steps."""
-        c = self.config
+        c = self.network
         checked = checks.check_sample(c, sample)
         mask = checks.learn_mask(learn)
         script = Script()
@@ -258,11 +299,18 @@ class SimDevice:
             script.set("label", checks.check_label(c, label))
         script.set("learn", mask)
         script.set("step", 0)
+        self._dense += c.dense_operations(mask, completes=self._gathered == c.batch - 1)
+        self._gathered = (self._gathered + (mask > 0)) % c.batch
         if c.static:
             script.write(self.regions["frame"].address(0), checked)
             return script, [lambda _: None] * c.steps
+        write = self._write_values if c.input == "frames" else self._write_events
+        return script, [partial(write, step) for step in checked]
 
-        return script, [partial(self._write_events, spikes) for spikes in checked]
+    def _write_values(self, values: np.ndarray, script: Script) -> None:
+        event = self.regions["event"]
+        for lane in range(min(event.lanes, len(values))):
+            script.write(event.address(0, lane), values[lane :: event.lanes])
 
     def _write_events(self, spikes: np.ndarray, script: Script) -> None:
         if spikes.any():
@@ -271,30 +319,34 @@ class SimDevice:
 
     def _sample(self, sample: ArrayLike, label: int | None, learn: str) -> Script:
         script, parts = self._parts(sample, label, learn)
-        if self.config.static:
+        if self.network.static:
             script.set("run", 0)
-            script.runs += self.config.steps - 1
+            script.runs += self.network.steps - 1
         else:
             for part in parts:
                 part(script)
-                script.set("run", 0)
+                script.set("run", 1)
         return script
 
     def _read_result(self, script: Script) -> Callable[[np.ndarray], Result]:
-        c, fields = self.config, self._layout.fields
+        c, fields = self.network, self._layout.fields
         winner = script.read(REGISTERS["class"].address, 1)
         counts = script.read(self.regions["count"].address(0), c.classes)
         last = fields[f"membrane.{c.n_layers}"]
         ascending = np.sort(last.addresses)
         membranes, places = script.read_all(bursts(ascending)), np.searchsorted(ascending, last.addresses)
-        return lambda words: Result(int(words[winner][0]), fields["count"].decode(words[counts]), last.decode(words[membranes][places]))
+
+        def decode(words: np.ndarray) -> Result:
+            seen = fields["count"].decode(words[counts]), last.decode(words[membranes][places])
+            return Result(int(words[winner][0]), *seen)
+
+        return decode
 
     def _read_counters(self, script: Script) -> Callable[[np.ndarray], dict[str, int]]:
-        names = (*CYCLES, "sops", "sops_dense")
-        at = [script.read(REGISTERS[name].address, 1) for name in names]
+        at, dense = [script.read(REGISTERS[name].address, 1) for name in (*CYCLES, "sops")], self._dense
 
         def decode(words: np.ndarray) -> dict[str, int]:
-            *cycles, done, dense = (int(words[a][0]) for a in at)
+            *cycles, done = (int(words[a][0]) for a in at)
             return dict(zip(COUNTERS, (*cycles, done, (dense - done) % (1 << COUNTER_BITS)), strict=True))
 
         return decode
@@ -302,8 +354,10 @@ class SimDevice:
     # -- traffic ------------------------------------------------------------------------------
     def _limit(self, script: Script) -> int:
         """Clock cycles that are surely enough: a few for every word, and four full passes and a neuron pass for every step."""
-        c = self.config
-        return 10_000 + 32 * (sum(map(len, script.words)) + script.replies) + (script.runs + 2) * (16 * c.rows + 256 * c.neurons + 1000)
+        c = self.network
+        words = sum(map(len, script.words)) + script.replies
+        run = 16 * self.machine.capacity.weight_rows + 256 * c.neurons + 1000
+        return 10_000 + 32 * words + (script.runs + 2) * run
 
     def _send(self, script: Script, decode: Callable[[np.ndarray], Any]) -> None:
         self._simulator.submit(script.data, script.replies, limit=self._limit(script), stall_in=self._stall, stall_out=self._stall)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
-from hw.config import Config
 from hw.host.protocol import Link
 from hw.host.stored import Stored
+from hw.machine import Machine
 from hw.top import LIGHTS, Device, SerialDevice
 from sim.build import WAIVERS, _cached, _run, _verilator, _versions, _yosys
 from sw.compiler import cxx
@@ -23,14 +23,14 @@ FLASH_OFFSET = 0x10_0000  # of the network in the simulated flash
 WAKE_MOST = 30e-6  # seconds that it takes to wake up, as the slowest of the boards' (hw/host/stored.py)
 
 
-def build(config: Config, link: Link, *, serial: bool = False) -> Path:
+def build(machine: Machine, link: Link, *, serial: bool = False) -> Path:
     """The shared library; cached by its contents. `serial`: with the UART, bit by bit."""
-    stored = Stored(config, link, FLASH_OFFSET)
-    design = SerialDevice(config, link, stored) if serial else Device(config, link, stored)
+    stored = Stored(machine, link, FLASH_OFFSET)
+    design = SerialDevice(machine, link, stored) if serial else Device(machine, link, stored)
     text, main = rtlil.convert(design, name="top", emit_src=False), SOURCE.read_text()
     include = _verilator() / "include"
-    flags = ("-O2", "-std=c++17", "-fPIC", f"-I{include}", f"-I{include / 'vltstd'}",
-             *(f"-D{name}=0" for name in ("VM_COVERAGE", "VM_SC", "VM_TIMING", "VM_TRACE", "VM_TRACE_FST", "VM_TRACE_SAIF", "VM_TRACE_VCD")))  # fmt: skip
+    unused = ("VM_COVERAGE", "VM_SC", "VM_TIMING", "VM_TRACE", "VM_TRACE_FST", "VM_TRACE_SAIF", "VM_TRACE_VCD")
+    flags = ("-O2", "-std=c++17", "-fPIC", f"-I{include}", f"-I{include / 'vltstd'}", *(f"-D{name}=0" for name in unused))
     with_line = ("-DSERIAL", f"-DBIT={design.cycles_per_bit}") if isinstance(design, SerialDevice) else ()
 
     def runtime(folder: Path) -> None:
@@ -59,9 +59,9 @@ class Model:
     `flash`: what its SPI flash holds from the place of a network on; behind that it is erased. It may be set.
     """
 
-    def __init__(self, config: Config, link: Link, *, serial: bool = False, flash: bytes = b""):
-        self.config, self.link, self._flash = config, link, flash
-        self._library = library = ctypes.CDLL(str(build(config, link, serial=serial)))
+    def __init__(self, machine: Machine, link: Link, *, serial: bool = False, flash: bytes = b""):
+        self.machine, self.link, self._flash = machine, link, flash
+        self._library = library = ctypes.CDLL(str(build(machine, link, serial=serial)))
         library.device_new.restype = ctypes.c_void_p
         for name in ("device_cycles", "device_line_cycles"):
             getattr(library, name).restype = ctypes.c_uint64
@@ -96,8 +96,8 @@ class Model:
         self._library.device_reset(self._pointer)
 
     def run(self, data: bytes = b"", *, limit: int = 1 << 40, capacity: int = CAPACITY, frame: bool = False) -> tuple[int, bytes]:
-        """Sends `data` and runs until nothing is under way any more, or for `limit` clock cycles, or until `capacity` bytes have come, or
-        (`frame`) a delimiter.
+        """Sends `data` and runs until nothing is under way any more, or for `limit` clock cycles, or until `capacity` bytes have
+        come, or (`frame`) a delimiter.
 
         How many bytes were sent, and the bytes that came.
         """

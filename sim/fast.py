@@ -19,7 +19,10 @@ from sim.simulator import Hang, Play, SimulationError, check_stalls
 class Tally(ctypes.Structure):
     """What a play did, as sim/fast.cpp reports it."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("sent", "got", "cycles")] + [(name, ctypes.c_int32) for name in ("extra", "unsteady")]
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("sent", "got", "cycles")),
+        *((name, ctypes.c_int32) for name in ("extra", "unsteady")),
+    ]
 
 
 class FastSimulator:
@@ -66,7 +69,9 @@ class FastSimulator:
         random, limit = check_stalls(stall_in, stall_out, seed, limit)
         if self._model is None:
             self.restart()
-        self._plays.append(self._thread.submit(self._play, words, outputs, limit, linger, int(stall_in * 65536), int(stall_out * 65536), random))
+        self._plays.append(
+            self._thread.submit(self._play, words, outputs, limit, linger, int(stall_in * 65536), int(stall_out * 65536), random)
+        )
 
     def collect(self) -> Play:
         """The answer to the oldest `submit`. Raises SimulationError."""
@@ -81,8 +86,8 @@ class FastSimulator:
         if t.extra:
             raise SimulationError(f"more than the {outputs} words expected came")
         if t.sent < inputs or t.got < outputs:
-            raise Hang(f"hang: after {t.cycles} clock cycles {t.sent} of {inputs} words were taken and {t.got} of {outputs} words came",
-                       self._probe())  # fmt: skip
+            raise Hang(f"hang: after {t.cycles} clock cycles {t.sent} of {inputs} words were taken and {t.got} of {outputs} words"
+                       " came", self._probe())  # fmt: skip
         return Play(out.tobytes(), t.cycles)
 
     def _probe(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Faults put into the gateware, each of which bring-up must name: `python -m sim.faults --help` (or `make faults`).
 
-A fault is a small change of one file, made in a copy of the tree; the device is Verilated there, and `sw.bringup` is run against it. The
-row of its table that fails first must be the fault's own (what stands on a part that fails may fail with it). Without a fault all rows
-must pass. Exit code 1 if not so, or if a fault's text is no longer in the gateware.
+A fault is a small change of one file, made in a copy of the tree; the device is Verilated there, and `sw.bringup` is run against
+it. The row of its table that fails first must be the fault's own (rows that need what is broken may fail as well). Without a fault
+all rows must pass. Exit code 1 if not so, or if a fault's text is no longer in the gateware.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from sim.fuzz import CONFIG, LINK
+from sim.fuzz import DESIGN, LINK
 from sim.mutants import Outdated, changed_tree, copy_of_the_tree
 
 
@@ -35,37 +35,42 @@ _SENT = "m.d.comb += [reader.addr.eq(Cat(at, slot)), self.o.payload.eq(reader.da
 
 FAULTS = (
     Fault("replies with a wrong CRC", "hw/host/crc.py", "self.low.eq(~value[:8])", "self.low.eq(value[:8])", "link"),
-    Fault("another bitstream", "hw/top.py", "Endpoint(config, link, stored), Core(config)",
-          "Endpoint(config.replace(lanes=1), link, stored), Core(config.replace(lanes=1))", "configuration"),
+    Fault("another bitstream", "hw/top.py", "Endpoint(machine, link, stored), Core(machine)",
+          "Endpoint(machine.replace(lanes=1), link, stored), Core(machine.replace(lanes=1))", "machine"),
     Fault("a weight's bit is stuck at 0", "hw/memory.py", _WRITE,
           _WRITE.replace("word", "word & ~(8 * (self.region.name == 'weight' and self.lane == 1))"), "memory weight"),
     Fault("an address line is stuck at 0", "hw/memory.py", _WRITE,
           _WRITE.replace("row", "row & ~(self.region.name == 'theta')"), "memory theta"),
-    Fault("pixels lose their lowest bit", "hw/spike/lists.py", "bank.write_data.eq(pixel |", "bank.write_data.eq(pixel & 0xFE |", "memory frame"),
+    Fault("pixels lose their lowest bit", "hw/spike/lists.py", "bank.write_data.eq(pixel |", "bank.write_data.eq(pixel & 0xFE |",
+          "memory frame"),
     Fault("an LED is inverted", "hw/top.py", '"error": endpoint.error}', '"error": ~endpoint.error}', "lights"),
-    Fault("the generator stands still", "hw/weight/lanes.py", "state.eq(xorshift32(state))", "state.eq(state)", "generator"),
+    Fault("the generator stands still", "hw/weight/dither.py", "state.eq(xorshift32(self.state))", "state.eq(self.state)",
+          "generator"),
     Fault("no soft reset", "hw/spike/membrane.py", "i.u - Mux(i.s, i.theta, 0).as_signed()", "i.u - 0", "neurons"),
     Fault("thresholds move the other way", "hw/error/threshold.py", "minus_halves(pipe.reg(i.theta), change)",
           "minus_halves(pipe.reg(i.theta), -change)", "learning"),
     Fault("every 512th byte sent is damaged", "hw/host/reply.py", _SENT,
-          "noise = Signal(9)\n        m.d.sync += noise.eq(noise + taken)\n        " + _SENT.replace("reader.data", "reader.data ^ (noise == 0)"), "speed"),
+          "noise = Signal(9)\n        m.d.sync += noise.eq(noise + taken)\n        "
+          + _SENT.replace("reader.data", "reader.data ^ (noise == 0)"), "speed"),
 )  # fmt: skip
 
 
 def failed_rows() -> list[str]:
     """The rows that fail on the device as it is in this tree."""
     from sim.endpoint import Model
+    from sim.transport import Simulated
     from sw.bringup import bring_up
-    from sw.transport.simulated import Simulated
 
-    return [outcome.check for outcome in bring_up(Simulated("sim", Model(CONFIG, LINK)), CONFIG, LINK) if outcome.passed is False]
+    return [outcome.check for outcome in bring_up(Simulated(Model(DESIGN.machine, LINK)), DESIGN, LINK) if outcome.passed is False]
 
 
 def rows_with(fault: Fault | None) -> list[str] | str:
     """The rows that fail with a fault, or what went wrong."""
     try:
         with changed_tree(fault.file, fault.old, fault.new) if fault else copy_of_the_tree() as tree:
-            done = subprocess.run([sys.executable, "-m", "sim.faults", "--here"], cwd=tree, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", "sim.faults", "--here"], cwd=tree, capture_output=True, text=True, check=False
+            )
     except Outdated as outdated:
         return str(outdated)
     if done.returncode:
@@ -80,7 +85,9 @@ def judge(fault: Fault | None, rows: Sequence[str] | str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="python -m sim.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="python -m sim.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--only", metavar="TEXT", default="", help="faults whose name or row has this text (default: all)")
     p.add_argument("--here", action="store_true", help="only bring up the device of this tree, and print the rows that fail")
     options = p.parse_args(arguments)

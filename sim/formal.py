@@ -1,7 +1,8 @@
 """Proofs about the gateware, and their checks: `python -m sim.formal --help` (or `make formal`).
 
-Every proof (sim/proofs.py) is run on the gateware as it is, where it must pass, and on a copy with a bug put into it, where it must find a
-counterexample. `sby` and Yosys are YoWASP's, the solver is Yices. Exit code 1 if a proof fails, or passes in spite of its bug.
+Every proof (sim/proofs.py) is run on the gateware as it is, where it must pass, and on a copy with a bug put into it, where it
+must find a counterexample. `sby` and Yosys are YoWASP's, the solver is Yices. Exit code 1 if a proof fails, or passes in spite
+of its bug.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from amaranth.back import rtlil
 from amaranth.hdl import Fragment
 from tqdm import tqdm
 
-from hw.config import CADENCES
 from sim import proofs
 from sim.mutants import Outdated, changed_tree
 
@@ -52,14 +52,19 @@ PROOFS = (
           search=partial(proofs.Framer, invariants=False), cycles=70),
     Proof("fifo", proofs.Fifo, "bmc", 14, "hw/host/ring.py", "self.room.eq(behind != tail)", "self.room.eq(behind != admitted)"),
     Proof("lists", proofs.Lists, "bmc", 12, "hw/spike/lists.py", "words.r_en.eq(rest == 0)", "words.r_en.eq(1)"),
-    Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py", 'for valid in chains["valid"]:', 'for valid in chains["valid"][:6]:'),
-    *(Proof(f"order {cadence}", lambda cadence=cadence: proofs.Order(cadence), "bmc", proofs.Order.RUN + 4, "hw/schedule.py",  # type: ignore[misc]
-            'm.State("APPLY-WAIT"), m.If(neurons_idle & lanes_idle)', 'm.State("APPLY-WAIT"), m.If(neurons_idle)') for cadence in CADENCES),
+    Proof("writer", proofs.Writer, "prove", 10, "hw/weight/lanes.py",
+          'for valid in chains["valid"]:', 'for valid in chains["valid"][:6]:'),
+    Proof("walk", proofs.Walk, "bmc", 30, "hw/sequencer.py",
+          "m.Elif((self.other >= row.after) & self.ready)", "m.Elif(self.ready)"),
+    Proof("order", proofs.Order, "bmc", proofs.Order.RUN + 4, "hw/sequencer.py",
+          'm.State("STEP"), m.If(self.quiet)', 'm.State("STEP")'),
 )  # fmt: skip
 
 
 def prove(proof: Proof, *, bug: bool = False) -> str:
-    """Runs the solver: PASS, FAIL (there is a counterexample), UNKNOWN, or an error's text. `bug`: only looks for a counterexample."""
+    """Runs the solver: PASS, FAIL (there is a counterexample), UNKNOWN, or an error's text.
+
+    `bug`: only looks for a counterexample."""
     folder = BUILD / proof.name.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     spec = (bug and proof.search or proof.spec)()
@@ -82,19 +87,20 @@ def prove(proof: Proof, *, bug: bool = False) -> str:
 
 
 def prove_with_bug(proof: Proof) -> str:
-    """The same in a copy with the bug: what can only fail in the first cycles is looked for there."""
+    """The same in a copy with the bug. A bug that can only show in the first cycles is looked for there."""
     try:
         with changed_tree(proof.file, proof.old, proof.new) as tree:
             (tree / "build").unlink()  # the proofs' own folders are those of the tree as it is
-            done = subprocess.run([sys.executable, "-m", "sim.formal", "--only", proof.name, "--here"], cwd=tree, capture_output=True, text=True,
-                                  check=False)  # fmt: skip
+            command = [sys.executable, "-m", "sim.formal", "--only", proof.name, "--here"]
+            done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
             return (done.stdout or done.stderr).strip().splitlines()[-1]
     except Outdated as outdated:
         return str(outdated)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="python -m sim.formal", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(prog="python -m sim.formal", description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     p.add_argument("--only", metavar="NAME", choices=[proof.name for proof in PROOFS], help="one of %(choices)s (default: all)")
     p.add_argument("--no-bugs", action="store_true", help="only the gateware as it is (default: also with each bug)")
     p.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -111,8 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
             start = time.monotonic()
             found = run(proof)
             wrong += found != wanted
-            what = f"{'all cycles' if proof.mode == 'prove' else f'{proof.depth} cycles'}" if wanted == "PASS" else f"bug in {proof.file}"
-            bar.write(f"{'right' if found == wanted else 'WRONG'}  {proof.name:<14} {what:<26} {found}  {time.monotonic() - start:.0f} s")
+            cycles = "all cycles" if proof.mode == "prove" else f"{proof.depth} cycles"
+            what = cycles if wanted == "PASS" else f"bug in {proof.file}"
+            seen, seconds = "right" if found == wanted else "WRONG", time.monotonic() - start
+            bar.write(f"{seen}  {proof.name:<14} {what:<26} {found}  {seconds:.0f} s")
     return int(wrong > 0)
 
 

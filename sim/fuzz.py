@@ -1,7 +1,10 @@
-"""Random, damaged, truncated, reordered and repeated frames among good ones, against the Verilated device: `python -m sim.fuzz --help`.
+"""Random, damaged, truncated, reordered and repeated frames among good ones, against the Verilated device.
 
-The golden device (sw/transport/golden.py) gets the same bytes. Every byte that the gateware answers must be the golden one's, so every
-good frame is answered; and all registers and memories are compared in the end, so nothing has changed that no good frame asked for.
+`python -m sim.fuzz --help` tells the options.
+
+The golden device (sw/transport/golden.py) gets the same bytes. Every byte that the gateware answers must be the golden device's, so
+every good frame is answered; and all registers and memories are compared in the end, so nothing has changed that no good frame
+asked for.
 """
 
 from __future__ import annotations
@@ -16,21 +19,25 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from hw.config import Config
+from hw.configuration import configuration
+from hw.design import Design
 from hw.host.protocol import HEADER_BYTES, Link, Op, Status
 from hw.memory_map import REGISTERS, regions, state_fields
+from hw.network import Network
+from hw.plan import Plan
 from sim.endpoint import Model as Gateware
 from sw.checks import legal_state
 from sw.layout import layout
 from sw.transport.frames import parse_reply, request
 from sw.transport.golden import Model as Golden
 
-CONFIG = Config(sizes=(6, 4, 3), lanes=2, steps=3, stochastic=True)
+DESIGN = Design.of(Network(sizes=(6, 4, 3), steps=3, stochastic=True), lanes=2)
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
 _HEADER = struct.Struct("<BHBI")
 _RUN = struct.pack("<I", REGISTERS["run"].address)
 LIMIT = 2_000_000  # clock cycles after which the device hangs
 COMPARE = 2_000  # frames between two comparisons of the whole state
+PART = 40  # words of a configuration in a frame
 
 
 class Difference(Exception):
@@ -40,13 +47,16 @@ class Difference(Exception):
 class Host:
     """Makes frames, good and bad: each method in `KINDS` returns the bytes of one."""
 
-    def __init__(self, config: Config, link: Link):
-        self.config, self.link = config, link
+    def __init__(self, plan: Plan, link: Link):
+        self.network, self.link = plan.network, link
         self.next = self.first = 0
         self.sent: list[bytes] = []
-        self.fields = [(field, legal_state(config)[name]) for name, field in state_fields(config).items() if name not in ("class", "rng")]
-        self.addresses = set(map(int, layout(config).addresses))
-        self.frame = regions(config).get("frame")
+        legal = legal_state(self.network)
+        self.fields = [(field, legal[name]) for name, field in state_fields(plan).items() if name not in ("class", "rng")]
+        self.addresses = set(map(int, layout(plan).addresses))
+        self.frame = regions(plan.machine).get("frame")
+        self.configuration = [(address + at, words[at : at + PART]) for address, words in configuration(plan)
+                              for at in range(0, len(words), PART)]  # fmt: skip
 
     # -- operations ---------------------------------------------------------------------------
     def operation(self, r: random.Random) -> bytes:
@@ -60,18 +70,28 @@ class Host:
             field, legal = r.choice(self.fields)
             low, high = (-9, 9) if field.name == "alpha_grad" else (legal.low, legal.high)
             value = r.choice((low, high, r.randint(low, high), r.randint(low, high)))
-            return _HEADER.pack(Op.WRITE, 1, 4, int(field.addresses.flat[r.randrange(field.addresses.size)])) + struct.pack("<i", value)
+            address = int(field.addresses.flat[r.randrange(field.addresses.size)])
+            return _HEADER.pack(Op.WRITE, 1, 4, address) + struct.pack("<i", value)
         if kind < 0.85:
             name = r.choice(("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha"))
-            value = {"step": 0, "label": r.randrange(self.config.classes), "learn": r.randrange(8)}.get(name, r.randrange(16))
+            value = {"step": 0, "label": r.randrange(self.network.classes), "learn": r.randrange(8)}.get(name, r.randrange(16))
             return _HEADER.pack(Op.WRITE, 1, 1, REGISTERS[name].address) + bytes([value])
         if kind < 0.92:
-            steps = b"\1" * self.config.steps  # settings must not change within a sample
-            return b"".join(_HEADER.pack(Op.WRITE, 1, 1, REGISTERS["run"].address) + bytes([single]) for single in r.choice((b"\0", steps)))
+            steps = b"\1" * self.network.steps  # settings must not change within a sample
+            return b"".join(
+                _HEADER.pack(Op.WRITE, 1, 1, REGISTERS["run"].address) + bytes([single]) for single in r.choice((b"\0", steps))
+            )
         if kind < 0.97 and self.frame:
             pixels = bytes(r.choice((0, r.randrange(256))) for _ in range(self.frame.depth))
             return _HEADER.pack(Op.WRITE, len(pixels), 1, self.frame.address(0)) + pixels
+        if kind < 0.98 and self.configuration:
+            return self.configure(*r.choice(self.configuration))
         return _HEADER.pack(Op.INFO, r.randint(1, 20), 1, r.randrange(64))
+
+    @staticmethod
+    def configure(address: int, words: list[int]) -> bytes:
+        """A part of the network's configuration."""
+        return _HEADER.pack(Op.WRITE, len(words), 4, address) + struct.pack(f"<{len(words)}I", *words)
 
     def payload(self, r: random.Random) -> bytes:
         return b"".join(self.operation(r) for _ in range(r.choice((0, 1, 1, 1, 2, 3))))
@@ -148,31 +168,38 @@ class Host:
         return self.sent[0]
 
 
-KINDS: dict[str, int] = {"good": 40, "repeated": 15, "early": 5, "reordered": 5, "damaged": 12, "truncated": 8, "joined": 3, "noise": 6,
-                         "overlong": 1, "malformed": 5}  # fmt: skip
+KINDS: dict[str, int] = {
+    "good": 40, "repeated": 15, "early": 5, "reordered": 5, "damaged": 12, "truncated": 8, "joined": 3, "noise": 6, "overlong": 1,
+    "malformed": 5,
+}  # fmt: skip
 """Kinds of frames and how often they are drawn, of 100."""
 
 
 class Fuzz:
     """Gateware and golden model, and a host that sends both the same. Raises Difference."""
 
-    def __init__(self, config: Config = CONFIG, link: Link = LINK):
-        self.link = link
-        self.gateware, self.golden, self.host = Gateware(config, link), Golden(config, link), Host(config, link)
+    def __init__(self, design: Design = DESIGN, link: Link = LINK):
+        self.plan, self.link = design.plan, link
+        self.gateware = Gateware(design.machine, link)
         self.frames: Counter[str] = Counter()
         self.answers: Counter[Status] = Counter()
-        self._layout = layout(config)
-        self._pending: list[tuple[str, bytes]] = []
+        self._layout = layout(self.plan)
+        self._begin()
 
     def close(self) -> None:
         self.gateware.close()
 
     def restart(self) -> None:
-        """Both anew, as at power-up, and a host that has sent nothing."""
-        config = self.host.config
+        """Both anew, as after power-up, and a host that has sent nothing but the network's configuration."""
         self.gateware.power_up()
-        self.golden, self.host = Golden(config, self.link), Host(config, self.link)
-        self._pending = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self.golden, self.host = Golden(self.plan.machine, self.link), Host(self.plan, self.link)
+        self._pending: list[tuple[str, bytes]] = []
+        self.send("opened", 0)
+        for part in self.host.configuration:
+            self._ask("a configuration", self.host.configure(*part))
 
     def send(self, kind: str, seed: int) -> None:
         """Sends a frame of this kind. What is sent is answered at the latest before the device's buffer would be full."""
@@ -207,14 +234,18 @@ class Fuzz:
         most = min((self.link.request_bytes - 8) // HEADER_BYTES, self.link.reply_data // 4)
         for at in range(0, len(addresses), most):
             part = addresses[at : at + most]
-            self.flush()
-            before = self.answers[Status.OK]
-            wire = request(self.host.next, b"".join(_HEADER.pack(Op.READ, 1, 4, int(address)) for address in part))
-            self.host.next = (self.host.next + 1) % 256
-            self._pending.append((f"a look at {', '.join(f'{address:#x}' for address in part)}", wire))
-            self.flush()
-            if self.answers[Status.OK] != before + 1:
-                raise Difference("a good frame is not answered")
+            payload = b"".join(_HEADER.pack(Op.READ, 1, 4, int(address)) for address in part)
+            self._ask(f"a look at {', '.join(f'{address:#x}' for address in part)}", payload)
+
+    def _ask(self, what: str, payload: bytes) -> None:
+        """Has a good frame answered, which must end well."""
+        self.flush()
+        before, wire = self.answers[Status.OK], request(self.host.next, payload)
+        self.host.next = (self.host.next + 1) % 256
+        self._pending.append((what, wire))
+        self.flush()
+        if self.answers[Status.OK] != before + 1:
+            raise Difference(f"{what}: a good frame is not answered")
 
     def run(self, frames: int, seed: int, progress: Callable[[int], object] = lambda n: None) -> None:
         """Sends as many frames of random kinds; a look at the whole state now and then."""
@@ -231,7 +262,9 @@ class Fuzz:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m sim.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=1_000_000, metavar="N", help="frames to send (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of everything random (default: %(default)s)")
     given = parser.parse_args(arguments)

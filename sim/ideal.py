@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from hw.config import Config
 from hw.memory_map import PHASES
-from sw.golden.network import Layer, Network
+from hw.plan import Plan
+from sw.golden.network import GoldenNetwork, Layer
 
 FORMULA = """ideal cycles = sum over phases of ceil(non-zero synaptic operations / lanes), with
   forward   sum over layers and steps of spikes in * neurons; static frames: non-zero pixels * neurons, once a sample
@@ -18,16 +18,19 @@ FORMULA = """ideal cycles = sum over phases of ceil(non-zero synaptic operations
   neuron    none: neurons have no synapses, and their work can hide behind that of the lanes"""
 
 
-class Counting(Network):
-    """A golden network that counts, by phase, the synaptic operations whose factors are not zero, `needed`, and those that the lanes do, `done`."""
+class Counting(GoldenNetwork):
+    """A golden network that counts synaptic operations by phase.
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    `needed`: those whose factors are not zero; `done`: those that the machine of a plan does."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.network, visits=plan.visits)
+        self.lanes = plan.machine.lanes
         self.needed, self.done = dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0)
 
     def ideal(self) -> dict[str, int]:
         """Least cycles by phase for what was needed since the last call."""
-        cycles = {phase: -(-count // self.config.lanes) for phase, count in self.needed.items()}
+        cycles = {phase: -(-count // self.lanes) for phase, count in self.needed.items()}
         self.needed = dict.fromkeys(PHASES, 0)
         return cycles
 
@@ -50,7 +53,8 @@ class Counting(Network):
 
     def _finish(self, sample: Tensor, learn: str) -> None:
         if "w" in learn:
-            self.needed["update"] += sum(int(self._gradient(layer).count_nonzero()) for layer in self.layers if layer.grad is not None)
+            gathered = (self._gradient(layer) for layer in self.layers if layer.grad is not None)
+            self.needed["update"] += sum(int(gradient.count_nonzero()) for gradient in gathered)
             if self.config.static:
                 self.needed["update"] += int(self.input_grad.count_nonzero()) * int(np.count_nonzero(sample))
         super()._finish(sample, learn)

@@ -6,18 +6,22 @@ Members of a spec that are inputs are free: the solver chooses them anew in ever
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
 
-from hw.config import Config, Q
 from hw.fixed import floor_shift, halves, minus_halves, round_shift, saturate
 from hw.host.command import Command
 from hw.host.protocol import CRC_POLYNOMIAL, CRC_RESIDUE, LENGTH_LEAST
 from hw.host.receive import Receiver
 from hw.host.ring import Ring
-from hw.schedule import Schedule
+from hw.machine import Machine
+from hw.network import Network
+from hw.numbers import Q
+from hw.program import WHEN_BITS, lane_fields, neuron_fields
+from hw.sequencer import Conductor, Sequencer, conditions, tables
 from hw.spike.lists import UnitList
+from hw.streams import row_layout
 from hw.weight.lanes import Lanes
 
 
@@ -77,8 +81,9 @@ class Saturation(Spec):
 class Framer(Spec):
     """hw/host/receive.py, with a ring of 256 bytes: what is admitted to the command layer is a whole frame that ends with its CRC.
 
-    Frame and CRC are followed a byte at a time, as the bytes enter the ring. The `invariants` make it inductive: they tie the serial CRC to
-    that of whole bytes, and the counters to the bytes seen. Without them it is what a solver finds counterexamples in.
+    Frame and CRC are followed a byte at a time, as the bytes enter the ring. The `invariants` make the proof inductive: they
+    tie the serial CRC to that of whole bytes, and the counters to the bytes seen. Without them the solver can only look for
+    counterexamples.
     """
 
     def __init__(self, *, invariants: bool = True) -> None:
@@ -149,7 +154,7 @@ class Framer(Spec):
 
 
 class Fifo(Spec):
-    """hw/host/ring.py, with 4 bytes: what is admitted leaves in order, once, unchanged, without waiting; what is taken back does not.
+    """hw/host/ring.py, with 4 bytes: an admitted byte leaves in order, once, unchanged, without waiting; one taken back never does.
 
     The byte that is admitted as number `which` stands for all: it has any value, and so has its number.
     """
@@ -193,21 +198,19 @@ class Lists(Spec):
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        config = Config(sizes=(8, 4, 2), lanes=2, neuron_lanes=2, input="events")
-        m.submodules.list = units = UnitList(config)
+        machine = Machine.holding(Network(sizes=(8, 4, 2), input="events"), lanes=2, neuron_lanes=2)
+        m.submodules.list = units = UnitList(machine)
         which = self.fixed(m, 4, "which")
         words, pushed, row, unit = Signal(4), Signal(4), Signal(2), Signal(3)
         push, start = self.free(2, "push"), Signal(init=1)
         m.d.sync += start.eq(0)
         m.d.comb += [
             units.start.eq(start),
-            units.layer.eq(0),
-            units.read_layer.eq(0),
             units.push.eq(push),
             units.row.eq(row),
             units.read_enable.eq(1),
             units.read_index.eq(which),
-            Assume(~push.any() | (words < config.neuron_words(8)) & ~start),  # a layer's words, in order
+            Assume(~push.any() | (words < machine.neuron_words(8)) & ~start),  # a layer's words, in order
         ]
         with m.If(push.any()):
             m.d.sync += [words.eq(words + 1), row.eq(row + 1), pushed.eq(pushed + push[0] + push[1])]
@@ -225,13 +228,13 @@ class Lists(Spec):
 
 
 class Writer(Spec):
-    """A memory is written by the core or by the host, never by both: the lanes write only while they are busy, and the host only in a
-    core that is not. That nothing is busy in a core at rest is `Order`."""
+    """A memory is written by the core or by the host, never by both: the lanes write only while they are busy, and the host
+    only in a core that is not. `Order` shows that nothing is busy in a core at rest."""
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        config = Config(sizes=(3, 2, 2), lanes=2, steps=2)
-        lanes, m.submodules.command = Lanes(config), (command := Command(config))
+        machine = Machine.holding(Network(sizes=(3, 2, 2), steps=2), lanes=2)
+        lanes, m.submodules.command = Lanes(machine), (command := Command(machine))
         m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
         for name in ("sweep", "operand", "rate", "next_random", "delta_row", "delta_write"):
             port = Value.cast(getattr(lanes, name))
@@ -250,38 +253,98 @@ class Writer(Spec):
         return m
 
 
-class Order(Spec):
-    """hw/schedule.py: a run comes back to rest, in which neither lanes nor neurons are busy.
+class Walk(Spec):
+    """hw/sequencer.py: a sequencer starts the rows that it must, and tells where it is.
 
-    The blocks around it are any that get busy when they are started, and only then, and that stop within MOST cycles. Bounded: a sample
-    of one time step, in which every state can be reached.
+    It starts a row only if its conditions hold, its unit is ready and the other sequencer has come as far as the row says. It
+    skips no row whose conditions hold.
+
+    The row `which` stands for all: it has any number and contents. What the other rows hold changes as it likes.
     """
 
-    MOST = 2
-    RUN = 80  # cycles within which it rests again
-
-    def __init__(self, cadence: str) -> None:
-        super().__init__()
-        self.config = Config(sizes=(3, 2, 2), lanes=2, steps=1, cadence=cadence)
+    FIELDS: ClassVar = {"op": 3, "after": 5, "when": WHEN_BITS, "stop": 1}
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        m.submodules.schedule = schedule = Schedule(self.config)
-        for name in ("run", "single", "learn"):
-            port = getattr(schedule, name)
-            m.d.comb += port.eq(self.fixed(m, len(port), name) if name == "learn" else self.free(len(port), name))
-        for busy, start in ((schedule.sweeping, schedule.start_sweep), (schedule.passing, schedule.start_neurons)):
-            left, more = Signal(range(self.MOST + 1)), self.free(1, f"more_{start.name}")
-            with m.If(start):
+        m.submodules.sequencer = sequencer = Sequencer(Machine.holding(Network(sizes=(3, 2))), self.FIELDS, late=1)
+        names = {"which": len(sequencer.index), "holds": WHEN_BITS, "row": len(Value.cast(sequencer.row))}
+        which, holds, fixed = (self.fixed(m, bits, name) for name, bits in names.items())
+        row, number = sequencer.row, sequencer.position[1:]  # which row it is, as long as it is not idle
+        at, before = Signal.like(sequencer.index), Signal.like(sequencer.index)
+        m.d.sync += [at.eq(sequencer.index), before.eq(number)]
+        m.d.comb += [
+            sequencer.holds.eq(holds),
+            Value.cast(row).eq(Mux(at == which, fixed, self.free(len(fixed), "others"))),
+            *(getattr(sequencer, name).eq(self.free(len(getattr(sequencer, name)), name))
+              for name in ("go", "other", "ready", "busy")),
+        ]
+        met, ran, active = Signal(), Signal(), Signal()
+        m.d.comb += met.eq((holds | ~row.when).all() & (row.op != 0))
+        with m.If(sequencer.start):
+            m.d.comb += Assert(met & sequencer.ready & (sequencer.other >= row.after))
+        wanted, wanted_row = Signal(), row_layout(self.FIELDS)(fixed)  # the row `which` is one to be done
+        m.d.comb += wanted.eq((holds | ~wanted_row.when).all() & (wanted_row.op != 0))
+        m.d.sync += [ran.eq(sequencer.running), active.eq(~sequencer.idle)]
+        with m.If(active & (before == which) & (sequencer.idle | (number != which))):  # it is behind the row
+            m.d.comb += Assert(~wanted | ran)
+        m.d.comb += [
+            Assert(sequencer.idle | (sequencer.position[0] == sequencer.running)),
+            Assert(sequencer.idle | (number == at)),  # it sees the row that it says it is in
+            Assert(~sequencer.idle | sequencer.position.all()),
+            Assert(~sequencer.ends | sequencer.running & ~sequencer.busy),
+        ]
+        return m
+
+
+class Order(Spec):
+    """hw/sequencer.py with the programs of a network of two layers (hw/plan.py).
+
+    A run comes back to rest, in which neither lanes nor neurons are busy, and each sweep and pass finds the other where it must
+    be. The blocks around may behave in any way in which they get busy when they are started, and only then, and stop within
+    MOST cycles. Bounded: a sample of one time step, in which every row can be done.
+    """
+
+    MOST = 1
+    RUN = 50  # cycles within which it rests again
+
+    def elaborate(self, platform) -> Module:
+        m = self.module()
+        network = Network(sizes=(3, 2, 2), steps=1, input="events", cadence="step")
+        machine = Machine.holding(network, lanes=2, fixed=network)
+        fields = lane_fields(machine), neuron_fields(machine)
+        m.submodules.conductor = conductor = Conductor()
+        sequencers = [Sequencer(machine, of, late=0) for of in fields]
+        learn, step = self.fixed(m, 3, "learn"), Signal(8)
+        m.d.comb += [
+            conductor.run.eq(self.free(1, "run")),
+            conductor.single.eq(self.free(1, "single")),
+            conductor.step.eq(step),
+            conductor.quiet.eq(sequencers[0].idle & sequencers[1].idle),
+        ]
+        with m.If(conductor.step_done):
+            m.d.sync += step.eq(conductor.next_step)
+        working: Value = C(0)
+        for n, (sequencer, table) in enumerate(zip(sequencers, tables(machine, *fields), strict=True)):
+            m.submodules += [sequencer, table]
+            left, more = Signal(range(self.MOST + 1), name=f"left_{n}"), self.free(1, f"more_{n}")
+            with m.If(sequencer.start):
                 m.d.sync += left.eq(self.MOST)
             with m.Elif(left != 0):
                 m.d.sync += left.eq(Mux(more, left - 1, 0))
-            m.d.comb += busy.eq(left != 0)
+            m.d.comb += [
+                table.index.eq(sequencer.index),
+                sequencer.row.eq(table.word),
+                sequencer.go.eq(conductor.go),
+                sequencer.holds.eq(conditions(conductor, learn, C(1))),
+                sequencer.other.eq(sequencers[1 - n].position),
+                sequencer.busy.eq(left != 0),
+            ]
+            working = working | ~sequencer.idle | sequencer.start | (left != 0)
         running = Signal(range(self.RUN + 2))
-        m.d.sync += running.eq(Mux(schedule.busy, running + 1, 0))
+        m.d.sync += running.eq(Mux(conductor.busy, running + 1, 0))
         m.d.comb += [
             Assert(running < self.RUN),
-            Assert(schedule.idle == ~schedule.busy),
-            Assert(schedule.busy | ~(schedule.sweeping | schedule.passing | schedule.start_sweep | schedule.start_neurons)),
+            Assert(conductor.idle == ~conductor.busy),
+            Assert(conductor.busy | ~working),
         ]
         return m

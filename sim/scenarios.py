@@ -1,25 +1,30 @@
-"""Random configurations, states and samples, steered to the corners, and what a run of them has seen."""
+"""Random networks, machines, states and samples, steered to the corners, and what a run of them has seen."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
 
-from hw.config import PIXEL_FRAC, RATE_MAX, Config, Q
+from hw.machine import FAR, SPRAM_BITS, Machine
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
+from sim.device import RATES
 from sim.twin import Twin
 from sw import checks
 
 Rng = np.random.Generator
 T = TypeVar("T")
+State = dict[str, np.ndarray]
 FLOORS = {
     "spikes": 100, "ties": 5, "saturated currents": 10, "saturated membranes": 10, "saturated deltas": 10, "saturated weights": 10,
     "weights changed": 100, "thresholds at the floor": 10, "thresholds changed": 10, "leakages at the floor": 2, "leakages at 1": 2,
-    "leakages changed": 5, "silent inputs": 2, "full inputs": 2, "samples of one step": 1, "sizes not divisible by the lanes": 1, "several neuron lanes": 1,
+    "leakages changed": 5, "silent inputs": 2, "full inputs": 2, "samples of one step": 1, "sizes not divisible by the lanes": 1,
+    "several neuron lanes": 1,
 }  # fmt: skip
-"""How often each must happen at least in a run of `exercise` over a few configurations; without, a run proves nothing."""
+"""How often each must happen at least in a run of `exercise` over a few machines; without, a run proves nothing."""
 
 
 def choose(rng: Rng, options: list[T], weights: list[float] | None = None) -> T:
@@ -28,45 +33,92 @@ def choose(rng: Rng, options: list[T], weights: list[float] | None = None) -> T:
     return options[int(rng.choice(len(options), p=p))]
 
 
-def random_config(rng: Rng, **fixed: Any) -> Config:
-    """A small legal configuration; fields in `fixed` are given."""
+def random_network(rng: Rng, **fixed: Any) -> Network:
+    """A small legal network; fields in `fixed` are given."""
 
     def number() -> Q:
         bits = int(rng.integers(8, 19))
         f = int(rng.integers(5, min(bits - 1, 14)))
         return Q(bits - f, f)
 
+    batches = fixed.get("cadence", "sample") == "sample" and not fixed.get("lazy")
     while True:
-        spram = rng.random() < 0.15
-        w = choose(rng, [Q(4, 12), Q(2, 6), Q(6, 10)]) if spram else number()
+        hidden = int(rng.choice([0, 1, 1, 1, 2, 3]))
         fields: dict[str, Any] = {
-            "sizes": (int(rng.integers(2, 24)), *(int(n) for n in rng.integers(1, 14, rng.choice([1, 1, 1, 2, 3]))), int(rng.integers(2, 8))),
+            "sizes": (int(rng.integers(2, 24)), *(int(n) for n in rng.integers(1, 14, hidden)), int(rng.integers(2, 8))),
             "steps": choose(rng, [1, int(rng.integers(2, 7))], [1, 4]),
-            "lanes": 64 // w.bits if spram else int(rng.integers(1, 7)),
-            "neuron_lanes": choose(rng, [1, 2, 4], [3, 1, 1]),
+            "batch": choose(rng, [1, 2, 3], [3, 1, 1]) if batches else 1,
             "stochastic": bool(rng.random() < 0.5),
-            "w": w, "u": number(), "trace": number(), "delta": number(), "grad": number(),
+            **{name: number() for name in FORMATS},
             "alpha_frac": int(rng.integers(4, 15)),
             "theta_min": int(rng.integers(1, 64)),
-            "weight_memory": "spram" if spram else "block",
         }  # fmt: skip
         try:
-            return Config(**fields | fixed)
+            return Network(**fields | fixed)
         except ValueError:
             continue  # formats that do not go together: draw again
 
 
-def random_state(config: Config, rng: Rng) -> dict[str, np.ndarray]:
+def random_networks(rng: Rng, count: int, layers: int) -> list[Network]:
+    """Networks of 1 to `layers` layers that one machine can hold, of each kind of input and both cadences in turn, every third one
+    rounded by chance, some with batches."""
+    first = random_network(rng, input="static", cadence="sample", stochastic=False)
+    out: list[Network] = []
+    while len(out) < count:
+        n, depth = len(out), int(rng.integers(1, layers + 1))
+        sizes = (*(int(size) for size in rng.integers(1, 20, depth)), int(rng.integers(2, 7)))
+        kinds = {"input": INPUTS[n % len(INPUTS)], "cadence": CADENCES[n // len(INPUTS) % 2]}
+        fields = kinds | {"stochastic": n % 3 == 1, "batch": 1 + n % 4 if kinds["cadence"] == "sample" else 1}
+        try:
+            out.append(first.replace(sizes=sizes, steps=int(rng.integers(2, 5)), **fields))
+        except ValueError:
+            continue
+    return out
+
+
+def random_machine(rng: Rng, *networks: Network, **given: Any) -> Machine:
+    """A legal machine that holds these networks, perhaps more, or has its only network wired in; fields in `given` are given."""
+    first = networks[0]
+    near, far = list(range(1, 9)), [1, 3, 12, 16, 20, 24]
+    if any(network.stochastic for network in networks):  # random bits come for 8 lanes, or for some of 8
+        near, far = [1, 2, 4, 8], [1, 8, 16, 24]
+    while True:
+        fields: dict[str, Any] = {"lanes": choose(rng, near), "neuron_lanes": choose(rng, [1, 2, 4], [3, 1, 1])}
+        spram = rng.random() < 0.5
+        if rng.random() < 0.3:
+            fields |= {"wires": FAR, "lanes": choose(rng, far)}  # more lanes than one register reaches
+        elif spram and first.w.bits in (8, 16):
+            fields |= {"weight_memory": "spram", "lanes": SPRAM_BITS // first.w.bits}
+            enough = fields["lanes"] >= NEURON_MULTIPLIERS * fields["neuron_lanes"]
+            fields["shared"] = not first.lazy and enough and bool(rng.random() < 0.5)
+        fields["both_ways"] = "weight_memory" not in fields and not first.lazy and bool(rng.random() < 0.4)
+        fields["parity"] = "weight_memory" not in fields and bool(rng.random() < 0.2)
+        more = (first.replace(sizes=tuple(n + 3 for n in first.sizes)),) if rng.random() < 0.5 else ()
+        if not more and len(networks) == 1 and rng.random() < 0.4:
+            fields["fixed"] = first
+        try:
+            return Machine.holding(*networks, *more, **fields | given)
+        except ValueError:
+            continue
+
+
+def random_design(rng: Rng, *, machine: dict[str, Any] | None = None, **fixed: Any) -> tuple[Network, Machine]:
+    """A small network and a machine that holds it; `fixed` are fields of the network, `machine` those of the machine."""
+    network = random_network(rng, **fixed)
+    return network, random_machine(rng, network, **machine or {})
+
+
+def random_state(network: Network, rng: Rng) -> dict[str, np.ndarray]:
     """A legal value for every array of the state: small or anywhere in its format, thresholds also low, leakages also 0 and 1."""
     out = {}
-    for name, (shape, low, high) in checks.legal_state(config).items():
+    for name, (shape, low, high) in checks.legal_state(network).items():
         kind = name.partition(".")[0]
         if name == "class":
-            value = np.array(rng.integers(0, config.classes))
+            value = np.array(rng.integers(0, network.classes))
         elif name == "alpha":
             value = np.array([choose(rng, [low, high, int(rng.integers(low, high + 1))], [1, 1, 3]) for _ in range(*shape)])
         elif kind == "theta":
-            top = choose(rng, [low, min(high, low + config.u.one), high])
+            top = choose(rng, [low, min(high, low + network.u.one), high])
             value = rng.integers(low, top + 1, shape)
         elif name == "alpha_grad":  # its format holds a sum that starts at 0
             value = np.zeros(shape, np.int64)
@@ -81,51 +133,63 @@ def random_state(config: Config, rng: Rng) -> dict[str, np.ndarray]:
     return out
 
 
-def random_sample(config: Config, rng: Rng) -> np.ndarray:
+def random_sample(network: Network, rng: Rng) -> np.ndarray:
     """A sample: silent, all at its greatest, or anything between."""
-    shape = config.sizes[:1] if config.static else (config.steps, config.sizes[0])
+    shape = network.sizes[:1] if network.static else (network.steps, network.sizes[0])
     density = choose(rng, [0.0, 1.0, rng.random()], [1, 1, 4])
     on = rng.random(shape) < density
-    if not config.static:
+    if network.input == "events":
         return on
     top = (1 << PIXEL_FRAC) - 1
     return (on * (top if density == 1.0 else rng.integers(1, top + 1, shape))).astype(np.uint8)
 
 
-def exercise(config: Config, rng: Rng, *, samples: int = 8, stall: float = 0.0, opt: str = "quick", engine: str = "cocotb",
-             see: Callable[[Counter], None] = lambda _: None) -> Counter:  # fmt: skip
-    """Play random samples on gateware and golden model, with new states, rates and switches in between.
+def exercise(network: Network, rng: Rng, *, machine: Machine | None = None, samples: int = 8, stall: float = 0.0,
+             opt: str = "quick", engine: str = "cocotb", then: Iterable[Network] = ()) -> Counter:  # fmt: skip
+    """Play random samples on gateware and golden model, with new states, rates and switches in between, for the network, and `then`
+    for others on the same machine.
 
     Raises `sim.twin.Mismatch` at a difference. Returns what was seen, by the names of FLOORS, and `compared words`.
     """
+    machine = machine or Machine.holding(network)
     seen: Counter = Counter()
-    seen["samples of one step"] += config.steps == 1
-    seen["sizes not divisible by the lanes"] += any(n % config.lanes for n in config.sizes[1:])
-    seen["several neuron lanes"] += config.neuron_lanes > 1
-    with Twin(config, opt=opt, stall=stall, engine=engine) as twin:
-        for n in range(samples):
-            if n % 3 == 0:
-                twin.load(random_state(config, rng))
-            twin.set_rates(**{name: int(rng.integers(0, choose(rng, [4, RATE_MAX + 1]))) for name in ("rate_w", "rate_theta", "rate_alpha")})
-            before = twin.network.read()
-            sample, label = random_sample(config, rng), int(rng.integers(0, config.classes))
-            learn = choose(rng, ["wtl", "w", "wt", "wl", "t", "l", "tl", ""], [4, 1, 1, 1, 1, 1, 1, 1])
-            (twin.run_steps if rng.random() < 0.3 else twin.run)(sample, label, learn)
-            observe(config, sample, before, twin.network.read(), seen)
+    seen["samples of one step"] += network.steps == 1
+    seen["sizes not divisible by the lanes"] += any(n % machine.lanes for n in network.sizes[1:])
+    seen["several neuron lanes"] += machine.neuron_lanes > 1
+    with Twin(network, machine, opt=opt, stall=stall, engine=engine) as twin:
+        show(twin, rng, samples, seen)
+        for other in then:
+            twin.configure(other)
+            show(twin, rng, samples, seen)
         seen["compared words"] += twin.compared_words
         seen["samples"] += twin.samples
-        seen["configurations"] += 1
+        seen["machines"] += 1
     return seen
 
 
-def observe(config: Config, sample: np.ndarray, before: dict[str, np.ndarray], after: dict[str, np.ndarray], seen: Counter) -> None:
+def show(twin: Twin, rng: Rng, samples: int, seen: Counter) -> None:
+    """Random samples for the network that the twin runs, with new states, rates and switches in between."""
+    network = twin.network
+    for n in range(samples):
+        if n % 3 == 0:
+            twin.load(random_state(network, rng))
+        twin.set_rates(**{name: int(rng.integers(0, choose(rng, [4, RATE_MAX + 1]))) for name in RATES})
+        before = twin.golden.read()
+        sample, label = random_sample(network, rng), int(rng.integers(0, network.classes))
+        learn = choose(rng, ["wtl", "w", "wt", "wl", "t", "l", "tl", ""], [4, 1, 1, 1, 1, 1, 1, 1])
+        (twin.run_steps if rng.random() < 0.3 else twin.run)(sample, label, learn)
+        observe(network, sample, before, twin.golden.read(), seen)
+
+
+def observe(network: Network, sample: np.ndarray, before: State, after: State, seen: Counter) -> None:
     """Count what a sample shows of FLOORS."""
 
-    def kind(state: dict[str, np.ndarray], name: str) -> np.ndarray:
+    def kind(state: State, name: str) -> np.ndarray:
         return np.concatenate([array.ravel() for key, array in state.items() if key.partition(".")[0] == name])
 
-    c = config
-    for name, array, q in (("currents", "current", c.u), ("membranes", "membrane", c.u), ("deltas", "delta", c.delta), ("weights", "weight", c.w)):
+    c = network
+    ends = {"currents": ("current", c.u), "membranes": ("membrane", c.u), "deltas": ("delta", c.delta), "weights": ("weight", c.w)}
+    for name, (array, q) in ends.items():
         seen[f"saturated {name}"] += int(np.isin(kind(after, array), (q.low, q.high)).sum())
     for name, array in (("weights", "weight"), ("thresholds", "theta"), ("leakages", "alpha")):
         seen[f"{name} changed"] += int((kind(before, array) != kind(after, array)).sum())

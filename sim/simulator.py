@@ -43,7 +43,10 @@ class Play:
 
 
 def check_stalls(stall_in: float, stall_out: float, seed: int, limit: int) -> tuple[int, int]:
-    """The first random word of the stalls, and the limit of clock cycles with stalls counted; ValueError for a chance of 1 or more."""
+    """The first random word of the stalls, and the limit of clock cycles with stalls counted.
+
+    ValueError for a chance of 1 or more.
+    """
     for name, chance in (("stall_in", stall_in), ("stall_out", stall_out)):
         if not 0 <= chance < 1:
             raise ValueError(f"{name}: {chance} is not legal; legal is 0 <= {name} < 1")
@@ -54,8 +57,8 @@ class Simulator:
     """A running simulation of `program`; a context manager.
 
     `log`: file for the simulator's own messages; without it they are shown only if the simulator fails.
-    `waves`: file for the waves of a program built with them (VCD). `stepped`: cocotb is called in every clock cycle, as by an ordinary
-    testbench, not once a play; to compare with.
+    `waves`: file for the waves of a program built with them (VCD). `stepped`: cocotb is called in every clock cycle, as by an
+    ordinary testbench, and not once a play, so that the two can be compared.
     """
 
     def __init__(self, program: Program, *, log: Path | None = None, waves: Path | None = None, stepped: bool = False):
@@ -77,7 +80,8 @@ class Simulator:
             "COCOTB_RESULTS_FILE": os.path.join(self._scratch.name, "results.xml"),
             "SIM_SOCKET": str(theirs.fileno()),
             "SIM_BENCH": json.dumps(
-                {"word_bytes": program.word_bytes, "slots": program.slots, "rows": program.rows, "probes": list(program.probes), "stepped": stepped}
+                {"word_bytes": program.word_bytes, "slots": program.slots, "rows": program.rows, "probes": list(program.probes),
+                 "stepped": stepped}
             ),
         }
         with theirs:

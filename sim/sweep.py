@@ -1,4 +1,5 @@
-"""Random configurations, each with both cadences and both kinds of input, and as many that learn lazily: `python -m sim.sweep --help`.
+"""Random networks on random machines, of both cadences and both kinds of input, and as many that learn lazily; networks one after
+the other on one machine; and one network on machines of 1 to 64 lanes: `python -m sim.sweep --help`.
 
 Every array of the state is compared after every sample. Exit code 1 if anything differs, or if corner cases (spikes, ties,
 saturations, ...) were seen so seldom that the run proves nothing.
@@ -15,34 +16,44 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from hw.config import CADENCES, INPUTS, NEURON_MULTIPLIERS, Config
+from hw.machine import FAR, Machine
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import Q
+from hw.options import output, whole
 from sim.device import ENGINES
-from sim.scenarios import exercise, missing, random_config
+from sim.scenarios import exercise, missing, random_design, random_machine, random_network, random_networks
 from sim.simulator import SimulationError
 from sim.twin import Mismatch
-from sw.options import output, whole
+
+LAYERS = 12  # of the networks that one machine runs in turn, at most
+LANES = (1, 8, 32, 64)
+"""On which one network rounds its weights by chance, and on all ends alike: as the golden model does, which knows no machine."""
+KINDS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({}, {}),
+    ({}, {"wires": FAR}),
+    ({"w": Q(2, 6)}, {"weight_memory": "spram"}),
+    ({}, {}),
+    ({"w": Q(4, 12)}, {"weight_memory": "spram"}),
+    ({}, {"parity": True}),
+)
+"""Fields of network and machine that are given, in turn: the rest is drawn."""
 
 
 class Case(NamedTuple):
-    """A configuration and what its samples are drawn from."""
+    """Networks that a machine runs one after the other, and what their samples are drawn from."""
 
     name: str
-    config: Config
+    networks: tuple[Network, ...]
+    machine: Machine
     seed: tuple[int, ...]
     samples: int
     engine: str
-
-
-LATENCIES = (1, 3, 1, 5, 1, 5, 1, 3)
-"""Of the weights; 3 and 5 with lists in the lanes and without."""
-FAR_LANES = (10, 12, 16, 20, 24)
-"""Lanes at latency 5: more than one register reaches (`hw.pipeline.NEAR`)."""
 
 
 class Outcome(NamedTuple):
@@ -51,57 +62,58 @@ class Outcome(NamedTuple):
     failure: str | None
 
 
-def cases(configs: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
-    """`configs` random configurations, every tenth with T = 1, of those in block RAM every second with registers around its weights and
-    every second with lists in its lanes, of those in single-port memories every second with shared multipliers, times cadences times kinds of
-    input, and one more each that learns lazily. Those with a latency of 5 have many lanes (FAR_LANES)."""
-
-    def far(config: Config, n: int) -> Config:
-        latency, lanes = LATENCIES[n % len(LATENCIES)], config.lanes
-        if latency == 5:
-            lanes = next(p for p in FAR_LANES[n % len(FAR_LANES) :] + FAR_LANES if p % config.neuron_lanes == 0)
-        return config.replace(weight_latency=latency, lanes=lanes)
-
-    for n in range(configs):
-        fixed = {"steps": 1} if n % 10 == 0 else {}
-        base = random_config(np.random.default_rng((seed, n)), **fixed)
-        if base.weight_memory == "block":
-            base = far(base, n)
-            base = base.replace(lane_lists=n % 4 in (1, 2) and base.lanes > 1)
-        elif base.lanes >= NEURON_MULTIPLIERS * base.neuron_lanes:
-            base = base.replace(shared=n % 4 == 3)
-        for k, (cadence, kind) in enumerate(itertools.product(CADENCES, INPUTS)):
-            yield Case(f"{n}-{cadence}-{kind}", base.replace(cadence=cadence, input=kind), (seed, n, k), samples, engine)
-        lazy = random_config(np.random.default_rng((seed, n, k + 1)), input="events", lazy=True, **fixed)
-        if lazy.weight_memory == "block":
-            lazy = far(lazy, n)
-        yield Case(f"{n}-lazy", lazy, (seed, n, k + 1), samples, engine)
+def cases(designs: int, switch: int, seed: int, samples: int, engine: str) -> Iterator[Case]:
+    """`designs` times a random network and machine for each cadence and kind of input, and one more that learns lazily; every tenth
+    time with T = 1. Then a machine that runs `switch` networks in turn, and LANES."""
+    for n in range(designs):
+        network, machine = KINDS[n % len(KINDS)]
+        kinds: dict[str, dict[str, Any]] = {
+            f"{cadence}-{kind}": {"cadence": cadence, "input": kind} for cadence, kind in itertools.product(CADENCES, INPUTS)
+        }
+        for k, (name, fields) in enumerate((kinds | {"lazy": {"input": "events", "lazy": True}}).items()):
+            fields |= network | ({"steps": 1} if n % 10 == 0 else {})
+            drawn = random_design(np.random.default_rng((seed, n, k)), machine=machine, **fields)
+            yield Case(f"{n}-{name}", drawn[:1], drawn[1], (seed, n, k), samples, engine)
+    if switch:
+        rng = np.random.default_rng((seed, designs))
+        networks = random_networks(rng, switch, LAYERS)
+        yield Case("switch", tuple(networks), random_machine(rng, *networks, lanes=8), (seed, designs), samples, engine)
+    chance = random_network(np.random.default_rng(seed), sizes=(11, 70, 5), steps=3, stochastic=True)
+    for lanes in LANES:
+        yield Case(f"lanes-{lanes}", (chance,), Machine.holding(chance, lanes=lanes), (seed, 0), samples, engine)
 
 
 def play(case: Case) -> Outcome:
     """Runs one case; every third with stalls on the host's side."""
     torch.set_num_threads(1)
+    first, *then = case.networks
     try:
         stall = 0.3 if case.seed[1] % 3 == 2 else 0.0
-        return Outcome(case, exercise(case.config, np.random.default_rng(case.seed), samples=case.samples, stall=stall, engine=case.engine), None)
+        seen = exercise(first, np.random.default_rng(case.seed), machine=case.machine, samples=case.samples, stall=stall,
+                        engine=case.engine, then=then)  # fmt: skip
+        return Outcome(case, seen, None)
     except (Mismatch, SimulationError, RuntimeError) as e:
         return Outcome(case, Counter(), f"{type(e).__name__}: {e}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="python -m sim.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(prog="python -m sim.sweep", description=__doc__, formatter_class=raw)
     own = "(default: %(default)s)"
-    p.add_argument("--configs", type=whole(1), default=30, metavar="N", help=f"random configurations {own}")
-    p.add_argument("--samples", type=whole(1), default=12, metavar="N", help=f"samples of each {own}")
+    engines = "; ".join(f"{name}: {what}" for name, what in ENGINES.items())
+    p.add_argument("--designs", type=whole(1), default=30, metavar="N", help=f"random designs, of each cadence and input {own}")
+    p.add_argument("--switch", type=whole(0), default=20, metavar="N", help=f"networks that one machine runs in turn {own}")
+    p.add_argument("--samples", type=whole(1), default=12, metavar="N", help=f"samples of each network {own}")
     p.add_argument("--seed", type=whole(0), default=1, metavar="N", help=own)
-    p.add_argument("--engine", choices=ENGINES, default="cocotb", help=f"{'; '.join(f'{k}: {v}' for k, v in ENGINES.items())} {own}")
+    p.add_argument("--engine", choices=ENGINES, default="cocotb", help=f"{engines} {own}")
     p.add_argument("--jobs", type=whole(1), default=os.cpu_count(), metavar="N", help=f"simulations at the same time {own}")
     p.add_argument("--case", metavar="NAME", help="play only the case of this name, as a failure names it")
     p.add_argument("--json", type=output, metavar="FILE", help="write the report there too")
     options = p.parse_args(arguments)
-    todo = [c for c in cases(options.configs, options.seed, options.samples, options.engine) if options.case in (None, c.name)]
+    every = list(cases(options.designs, options.switch, options.seed, options.samples, options.engine))
+    todo = [case for case in every if options.case in (None, case.name)]
     if not todo:
-        p.error(f"--case: {options.case} is not legal; legal is 0-sample-static to {options.configs - 1}-lazy")
+        p.error(f"--case: {options.case} is not legal; legal is {every[0].name} to {every[-1].name}")
     start = time.monotonic()
     seen: Counter = Counter()
     failures = {}
@@ -111,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
             seen += outcome.seen
             if outcome.failure:
                 failures[outcome.case.name] = outcome.failure
-                bar.write(f"{outcome.case.name}: {outcome.failure}\n  {outcome.case.config}")
+                bar.write(f"{outcome.case.name}: {outcome.failure}\n  {outcome.case.networks}\n  {outcome.case.machine}")
     lacking = [] if options.case else missing(seen)
     report = {"cases": len(todo), "seed": options.seed, "mismatches": len(failures), "failures": failures, "lacking": lacking,
               "seen": dict(seen), "seconds": round(time.monotonic() - start, 1)}  # fmt: skip

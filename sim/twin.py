@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hw.config import Config
-from hw.memory_map import COUNTER_BITS, state_fields
+from hw.machine import Machine
+from hw.memory_map import COUNTER_BITS
+from hw.network import Network, state_arrays
 from sim.device import COUNTERS, RATES, Observation, Result, SimDevice
 from sw.golden.fast import FastNetwork
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Mismatch(Exception):
         self.difference = difference
 
 
-def data_flow(config: Config) -> dict[str, str]:
+def data_flow(network: Network) -> dict[str, str]:
     """Names of the state's arrays in the order in which a time step makes them, each with the phase that does.
 
     `host` stands for tables that only the host writes.
     """
-    c = config
+    c = network
     order = {"weight_trace.0": "neuron"}
     for l in c.layers:
         order[f"current.{l}"] = "forward"
@@ -70,8 +71,8 @@ def data_flow(config: Config) -> dict[str, str]:
         order |= {f"grad.{l}": "forward" for l in c.layers}
     for name in ("weight", "theta") if c.lazy else ("grad", "weight", "theta"):
         order |= {f"{name}.{l}": "update" for l in reversed(c.layers)}
-    order |= {"alpha": "update", "rng": "update", "error_table": "host", "surrogate": "host"}
-    known = state_fields(c)
+    order |= {"alpha": "update", "gathered": "update", "rng": "update", "error_table": "host", "surrogate": "host"}
+    known = state_arrays(c)
     missing = set(known) - set(order)
     if missing:
         raise AssertionError(f"no place in the data flow for {', '.join(sorted(missing))}")
@@ -82,19 +83,19 @@ class Twin:
     """A simulated core and a golden network that are given the same, and must do the same; a context manager.
 
     The results and counters of every sample are compared, and every array of the state after every `every` samples; reading it
-    takes the core longer than a sample. The engine `fast` is followed by the compiled golden model. Raises Mismatch at the first difference. `compared_words` counts the words of state compared so far, `samples` the samples;
-    `counters` are the core's, summed, for samples learned (`learn`) and inferred (`infer`).
+    takes the core longer than a sample. The engine `fast` is followed by the compiled golden model. Raises Mismatch at the first
+    difference. `compared_words` counts the words of state compared so far, `samples` the samples; `counters` are the core's,
+    summed, for samples learned (`learn`) and inferred (`infer`). `configure` has both go on with another `network`.
     """
 
-    def __init__(self, config: Config, *, opt: str = "fast", waves: Path | None = None, log: Path | None = None,
-                 stall: float = 0.0, engine: str = "cocotb", every: int = 1):  # fmt: skip
+    def __init__(self, network: Network, machine: Machine | None = None, *, opt: str = "fast", waves: Path | None = None,
+                 log: Path | None = None, stall: float = 0.0, engine: str = "cocotb", every: int = 1):  # fmt: skip
         if every < 1:
             raise ValueError(f"every: {every} is not legal; legal is at least 1")
-        self.config = config
-        self.network = FastNetwork(config) if engine == "fast" else Network(config)
-        self.device = SimDevice(config, opt=opt, waves=waves, log=log, stall=stall, engine=engine)
+        self.device = SimDevice(network, machine, opt=opt, waves=waves, log=log, stall=stall, engine=engine)
+        self._model = FastNetwork if engine == "fast" else GoldenNetwork
+        self._take(network)
         self.every = every
-        self.flow = data_flow(config)
         self.samples = self.compared_words = 0
         self.runs = {"learn": 0, "infer": 0}
         self.counters = {kind: dict.fromkeys(COUNTERS, 0) for kind in self.runs}
@@ -111,10 +112,25 @@ class Twin:
     def __exit__(self, *exception: Any) -> None:
         self.device.__exit__(*exception)
 
+    def _take(self, network: Network) -> None:
+        self.network = network
+        self.golden = self._model(network, visits=self.device.plan.visits)
+        for name in RATES:
+            setattr(self.golden, name, getattr(self.device, name))
+        self.flow = data_flow(network)
+
+    def configure(self, network: Network) -> None:
+        """Another network in both, with a fresh state."""
+        self.check()
+        self.device.configure(network)
+        self._take(network)
+        self._last = self.device.counters()
+        self.load(self.golden.read())
+
     def load(self, state: Mapping[str, ArrayLike]) -> None:
         """Sets arrays of the state in both, and compares all of them."""
-        self.network.load({**state, "class": self.device.register("class")})  # which only the core writes
-        self._before = self.network.read()
+        self.golden.load({**state, "class": self.device.register("class")})  # which only the core writes
+        self._before = self.golden.read()
         self._since = []
         self.device.load(self._before)
         self._compare(self.device.read(), self._before, step=None)
@@ -122,23 +138,23 @@ class Twin:
     def set_rates(self, *, rate_w: int, rate_theta: int, rate_alpha: int) -> None:
         """Learning rates 2**-rate in both."""
         for name, value in zip(RATES, (rate_w, rate_theta, rate_alpha), strict=True):
-            if getattr(self.network, name) != value:
+            if getattr(self.golden, name) != value:
                 setattr(self.device, name, value)
-                setattr(self.network, name, value)
+                setattr(self.golden, name, value)
 
     def run(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> Result:
         """Shows both one sample, at the same time (two threads or processes), and compares."""
-        sops = self.network.sops, self.network.sops_skipped
+        sops = self.golden.sops, self.golden.sops_skipped
         whole = len(self._since) + 1 >= self.every
-        self._since.append(Sample(sample, label, learn, {name: getattr(self.network, name) for name in RATES}))
+        self._since.append(Sample(sample, label, learn, {name: getattr(self.golden, name) for name in RATES}))
         self.device.submit(sample, label, learn, state=whole)
-        want = self.network.run(sample, label, learn)
+        want = self.golden.run(sample, label, learn)
         seen = self.device.collect()
         spent = self._spent(seen)
         try:
             if whole:
                 self.check(seen.state)
-            self._compare_rest(seen.result, want, spent, (self.network.sops - sops[0], self.network.sops_skipped - sops[1]))
+            self._compare_rest(seen.result, want, spent, (self.golden.sops - sops[0], self.golden.sops_skipped - sops[1]))
         except Mismatch as mismatch:
             raise Mismatch(self._locate() or mismatch.difference) from None
         kind = "learn" if learn else "infer"
@@ -149,18 +165,18 @@ class Twin:
         return seen.result
 
     def check(self, got: Mapping[str, np.ndarray] | None = None) -> None:
-        """Compares every array of the state now, if a sample was shown since it was last; `got` is the core's, if it was read already."""
+        """Compares every array of the state now, if a sample was shown since it was last; `got` is the core's, if it was read."""
         if not self._since:
             return
-        state = self.network.read()
+        state = self.golden.read()
         self._compare(self.device.read() if got is None else got, state, step=None)
         self._before, self._since = state, []
 
     def run_steps(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> list[dict[str, np.ndarray]]:
         """The same one time step at a time; everything is compared after every step. The core's state after each."""
         states = []
-        for t, _ in zip(self.device.steps(sample, label, learn), self.network.steps(sample, label, learn), strict=True):
-            self._before = self.network.read()
+        for t, _ in zip(self.device.steps(sample, label, learn), self.golden.steps(sample, label, learn), strict=True):
+            self._before = self.golden.read()
             states.append(self.device.read())
             self._compare(states[-1], self._before, step=t)
         self._since = []
@@ -192,7 +208,8 @@ class Twin:
         for name, (a, b) in pairs.items():
             if not np.array_equal(a, b):
                 index = tuple(int(i) for i in np.argwhere(np.asarray(a) != b)[0])
-                raise Mismatch(Difference(self.samples, None, "update", name, index, int(np.asarray(a)[index]), int(np.asarray(b)[index])))
+                got_there, want_there = (int(np.asarray(value)[index]) for value in (a, b))
+                raise Mismatch(Difference(self.samples, None, "update", name, index, got_there, want_there))
 
     def _locate(self) -> Difference | None:
         """Replays what was shown since the last comparison, comparing after every sample, and the one that differs step by step.
@@ -220,7 +237,7 @@ class Twin:
         """Whether both are in the same state after a sample."""
         self._since.append(s)
         self.device.run(s.sample, s.label, s.learn)
-        self.network.run(s.sample, s.label, s.learn)
+        self.golden.run(s.sample, s.label, s.learn)
         try:
             self.check()
         except Mismatch:
