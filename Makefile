@@ -1,7 +1,7 @@
 # make demo: train in the Verilated gateware, check every memory against PyTorch, build a bitstream
-# make test: lint, types and all tests
+# make test: lint, types and all tests; gets itself a browser; TURN=N chooses the mutants and the proof that it tries
 # make study: what ANN, BPTT, OTTT, STOP and the chip represent, on digits: build/cka/default/index.html
-# All first make .venv from requirements.lock. Needed: Python 3.11 or later, g++, make, perl; for the tests headless Chromium, too.
+# All first make .venv from requirements.lock. Needed: Python 3.11 or later, g++, make, perl.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES PATH="$(CURDIR)/
 demo: $(VENV)/installed
 	$(RUN) python -m sim.demo
 
-test: lint
+test: browser lint
 	$(RUN) python -m pytest -n $(JOBS)
 
 lint: $(VENV)/installed
@@ -30,16 +30,14 @@ sweep: $(VENV)/installed
 	$(RUN) python -m sim.sweep
 
 nir: $(VENV)/installed
-	$(RUN) python -m sw.nir_study
+	$(RUN) python -m sim.nir_study
 
 study: $(VENV)/installed
 	$(RUN) python -m sw.cka run default
 
-# A test looks at the study's page in headless Chromium: any that is there (tests/sw/cka/chromium.py), else Debian's, which takes root.
-browser:
-	@for name in "$$CHROMIUM" chromium-headless-shell chromium chromium-browser google-chrome; do \
-	    [ -z "$$name" ] || ! command -v "$$name" || exit 0; done; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium-headless-shell fonts-dejavu-core
+# A test looks at the study's page in headless Chromium: any that works, else Debian's, unpacked into .venv without root.
+browser: $(VENV)/installed
+	$(RUN) python tests/sw/cka/browser.py
 
 # The float figures of the README. Needed: the Debian package dataset-fashion-mnist; npm. About ten and five minutes on an idle core.
 fashion: $(VENV)/installed
@@ -72,6 +70,8 @@ formal: $(VENV)/installed
 # Installed as the lock file was when this stamp was written.
 $(VENV)/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11; name another with PYTHON=...")'
+	@test -x $(VENV)/bin/python || $(PYTHON) -c 'import ensurepip' 2> /dev/null || { \
+	    echo "$(PYTHON) makes no virtual environments; please install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@for tool in g++ perl; do command -v $$tool > /dev/null || { echo "$$tool is missing; please install it" >&2; exit 1; }; done
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(RUN) PIP_ROOT_USER_ACTION=ignore python -m pip install --quiet --disable-pip-version-check -r requirements.lock

@@ -1,5 +1,6 @@
 """Building: what fits, what is said when it does not, and one real bitstream."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -15,14 +16,18 @@ from amaranth.hdl import Module, Signal
 import hw.build
 from boards import BOARDS, get_board
 from hw.build import UNITS, BuildError, build, find_tools, lacking, main, make_plan, nearest, needs
-from hw.config import Config, Q
+from hw.design import Design
 from hw.floorplan import multiplier_sites
+from hw.machine import FAR, LANES_MAX, Machine
+from hw.machine import NEAR as NEAR_WIRES
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import Q
 from hw.pipeline import KEEP_APART, NEAR, spread
+from hw.plan import compile
 from hw.top import Top
-from sw.image import Image
 
 LOGS = Path(__file__).parent / "logs"
-SMALL = Config(sizes=(16, 8, 4), lanes=2)
+SMALL = Design.of(Network(sizes=(16, 8, 4)), lanes=2)
 
 
 @pytest.fixture
@@ -64,25 +69,42 @@ def unit(root: Path, **options):
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def test_every_board_holds_its_own_network(board):
-    assert lacking(board.config, board) is None
+    assert lacking(board.design.machine, board) is None
+    assert board.design.plan.tables
 
 
 def test_the_boards_hold_what_the_project_promises():
-    assert BOARDS["icebreaker"].config.sizes == (784, 64, 10) and BOARDS["icebreaker"].config.w.bits == 16
+    assert BOARDS["icebreaker"].design.network.sizes == (784, 64, 10) and BOARDS["icebreaker"].design.network.w.bits == 16
     assert BOARDS["icebreaker"].clock == 24e6
-    assert BOARDS["ulx3s-85f"].config.sizes == (784, 200, 10) and BOARDS["ulx3s-85f"].config.lanes == 100
+    large = BOARDS["ulx3s-85f"].design
+    assert large.network.sizes == (784, 200, 10) and large.machine.lanes >= 100 and large.machine.wires == FAR
     assert BOARDS["ulx3s-85f"].clock == 60e6
+
+
+def test_small_chips_have_one_network_wired_in_and_large_ones_load_any():
+    assert {name: board.design.machine.fixed is not None for name, board in BOARDS.items()} == {
+        name: name.startswith("ice") for name in BOARDS
+    }
+    for board in (BOARDS["ulx3s-12f"], BOARDS["orangecrab-25f"]):
+        for kind, cadence in itertools.product(INPUTS, CADENCES):
+            network = board.design.network.replace(sizes=(64, 30, 20, 10), input=kind, cadence=cadence)
+            assert compile(network, board.design.machine).tables
+    large = BOARDS["ulx3s-85f"].design
+    for other in large.others:
+        assert compile(other, large.machine).tables
 
 
 def test_list_names_every_board_and_what_fits(capsys):
     assert main(["--list"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said and board.config.title in said for name, board in BOARDS.items())
+    assert all(name in said and board.design.network.title in said for name, board in BOARDS.items())
     assert "784-80-10" in said  # the widest in the SPRAM of the iCEBreaker: 784 * 20 + 80 * 3 <= 16384 < 784 * 21
 
 
 def test_an_unknown_board_is_named_with_the_known_ones(capsys):
-    with pytest.raises(ValueError, match="board: 'nexus' is not known; legal is one of icebreaker, icebreaker-8bit, ice40-hx8k-b-evn"):
+    with pytest.raises(
+        ValueError, match="board: 'nexus' is not known; legal is one of icebreaker, icebreaker-8bit, ice40-hx8k-b-evn"
+    ):
         get_board("nexus")
     with pytest.raises(SystemExit) as stop:
         main(["--board", "nexus"])
@@ -92,7 +114,7 @@ def test_an_unknown_board_is_named_with_the_known_ones(capsys):
 def test_the_bare_command_prints_help(capsys):
     assert main([]) == 2
     said = capsys.readouterr().out
-    assert all(f"--{name}" in said for name in ("board", "sizes", "neuron-lanes", "w ", "unit", "image", "seed", "json", "list"))
+    assert all(f"--{name}" in said for name in ("board", "net", "neuron-lanes", "wires", "w ", "unit", "seed", "json", "list"))
 
 
 def test_an_unknown_unit_is_named_with_the_known_ones():
@@ -115,79 +137,67 @@ def test_block_ram_counts():
 )
 def test_the_block_rams_foreseen_are_those_of_the_design(name, changes):
     board = BOARDS[name]
-    config = board.config.replace(**{"sizes": (40, 36, 10), **changes})
-    text = hw.build.make_plan(board, hw.build.Top(config, board), 1).files["top.il"]
+    machine = board.design.replace(**{"sizes": (40, 36, 10), **changes}).machine
+    text = hw.build.make_plan(board, hw.build.Top(machine, board), 1).files["top.il"]
     found = 0
     for module in (text.decode() if isinstance(text, bytes) else text).split("\nmodule "):
         for bits, depth in re.findall(r"^  memory width (\d+) size (\d+)", module, re.MULTILINE):  # each reader has its own copy
             found += module.count("cell $memrd_v2") * board.chip.family.bram_blocks(int(depth), int(bits))
-    assert found == sum(hw.build._block_rams(config, board).values())
+    assert found == sum(hw.build._block_rams(machine, board).values())
 
 
 def test_nearest_fits_and_is_maximal():
     board = BOARDS["ulx3s-12f"]
     wanted = {"sizes": (784, 200, 10), "lanes": 8}
     found = nearest(board, wanted)
-    assert lacking(found, board) is None and found.sizes[0] == 784 and found.sizes[-1] == 10
-    more = board.config.replace(sizes=(784, found.sizes[1] + 200 // 32 + 1, 10), lanes=found.lanes)
-    assert lacking(more, board) == "bram"
+    inputs, hidden, classes = found.network.sizes
+    assert lacking(found.machine, board) is None and (inputs, classes) == (784, 10)
+    more = found.replace(sizes=(784, hidden + 200 // 32 + 1, 10))
+    assert lacking(more.machine, board) == "bram"
 
 
 def test_nearest_prefers_fewer_lanes_to_fewer_neurons():
     board = BOARDS["ice40-hx8k-b-evn"]
     wanted = {"sizes": (64, 32, 10), "lanes": 16}
-    assert nearest(board, wanted).sizes == (64, 32, 10)
+    assert nearest(board, wanted).network.sizes == (64, 32, 10)
     assert nearest(board, wanted, {"lut": 100.0}) is None
 
 
 def test_a_network_too_big_for_the_memory_names_the_resource_and_the_nearest(capsys):
-    assert main(["--board", "ulx3s-12f", "--sizes", "784-200-10"]) == 1
+    assert main(["--board", "ulx3s-12f", "--net", "784-200-10"]) == 1
     said = capsys.readouterr().err
-    assert "DP16KD: 784-200-10 with 8 lanes needs" in said and "has 32; the nearest that should fit is --sizes 784-" in said
+    assert "DP16KD: 784-200-10 with 8 lanes needs" in said and "has 32; the nearest that should fit is --net 784-" in said
 
 
 def test_an_illegal_configuration_names_the_field_and_the_nearest(capsys):
-    assert main(["--board", "icebreaker", "--sizes", "784-200-10"]) == 1
+    assert main(["--board", "icebreaker", "--net", "784-200-10"]) == 1
     said = capsys.readouterr().err
-    assert "sizes: (784, 200, 10) need" in said and "the nearest that should fit is --sizes 784-75-10 --lanes 4" in said
-
-
-def test_an_image_has_its_configuration(tmp_path, capsys, monkeypatch):
-    config = Config(sizes=(9, 5, 4), lanes=2)
-    Image(config, {}).save(tmp_path / "x.npz")
-    built = []
-    monkeypatch.setattr(hw.build, "build", lambda board, config, **_: built.append(config) or (_ for _ in ()).throw(BuildError("stop")))
-    assert main(["--board", "ulx3s-12f", "--image", str(tmp_path / "x.npz")]) == 1 and built == [config]
-    for arguments, message in ((["--image", str(tmp_path / "x.npz"), "--lanes", "4"], "--lanes: not beside --image"),
-                               (["--image", str(tmp_path / "y.npz")], "y.npz: no such file")):  # fmt: skip
-        with pytest.raises(SystemExit) as e:
-            main(["--board", "ulx3s-12f", *arguments])
-        assert e.value.code == 2 and message in capsys.readouterr().err
+    assert "weight_rows: " in said and "the nearest that should fit is --net 784-75-10 --lanes 4" in said
 
 
 @pytest.mark.parametrize("sizes", ["784", "a-b-c", "784-64-", ""])
 def test_malformed_sizes(sizes, capsys):
     with_error = None
     try:
-        with_error = main(["--board", "icebreaker", "--sizes", sizes])
+        with_error = main(["--board", "icebreaker", "--net", sizes])
     except SystemExit as stop:
         with_error = stop.code
-    assert with_error and "sizes" in capsys.readouterr().err
+    assert with_error and "net" in capsys.readouterr().err
 
 
 def test_gradients_move_to_logic_where_block_ram_runs_out():
     board = BOARDS["ulx3s-85f"]
-    config = board.config.replace(lanes=32, cadence="sample", w=Q(4, 12))  # whose weights leave few memories
-    assert hw.build.in_logic(config, board) == ["grad"]
-    assert not hw.build.in_logic(config.replace(sizes=(784, 100, 10)), board)
-    assert needs(config, board)["bram"] <= board.chip.bram
+    design = Design.of(board.design.network, lanes=32, wires=FAR).replace(cadence="sample", w=Q(4, 12))
+    assert hw.build.in_logic(design.machine, board) == ["grad"]
+    assert not hw.build.in_logic(design.replace(sizes=(784, 100, 10)).machine, board)
+    assert needs(design.machine, board)["bram"] <= board.chip.bram
 
 
 @pytest.mark.parametrize(("name", "style"), [("ulx3s-85f", "distributed"), ("ice40-hx8k-b-evn", "logic")])
 def test_a_memory_in_logic_is_made_of_what_the_family_has(name, style):
     """An iCE40 has no LUT that is a memory, and Yosys refuses to make one there."""
     board = BOARDS[name]
-    plan = make_plan(board, Top(SMALL, board), 1, ["top.somewhere"])
+    plan = make_plan(board, Top(SMALL.machine, board), 1, ["top.somewhere"])
     assert f'setattr -set ram_style "{style}" top.somewhere*/m:*' in str(plan.files["top.ys"])
 
 
@@ -260,38 +270,45 @@ def test_the_command_exits_1_with_the_reason_and_writes_no_json(tools, tmp_path,
 @pytest.mark.parametrize("name", UNITS)
 def test_every_unit_can_be_elaborated(name):
     board = BOARDS["ulx3s-85f"]
-    plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL, board), board), 1)
+    plan = hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit(name, SMALL.machine, board), board), 1)
     assert "top.il" in plan.files
 
 
 def test_every_multiplier_of_many_lanes_has_a_site_of_its_own():
     """By modules that the design has, on sites that the chip has; lanes that are neighbours lie near each other."""
     board = BOARDS["ulx3s-85f"]
-    sites = multiplier_sites(board.config, board.chip)
-    files = make_plan(board, Top(board.config, board), 1, [], sites).files
+    machine = board.design.machine
+    sites, count = multiplier_sites(machine, board.chip), machine.lanes + 4 * machine.neuron_lanes
+    files = make_plan(board, Top(machine, board), 1, [], sites).files
     modules = set(re.findall(r"^module \\(\S+)", str(files["top.il"]), re.MULTILINE))
-    assert len(sites) == 116 and set(sites) <= modules and len(set(sites.values())) == 116
+    assert len(sites) == count >= 116 and set(sites) <= modules and len(set(sites.values())) == count
     for path, site in sites.items():
         assert f'setattr -set BEL "{site}" {path}/block\n' in str(files["top.ys"])
-    places = [(int(x), int(y), int(z)) for x, y, z in (re.fullmatch(r"X(\d+)/Y(\d+)/MULT18_(\d)", site).groups() for site in sites.values())]
+    places = [
+        (int(x), int(y), int(z))
+        for x, y, z in (re.fullmatch(r"X(\d+)/Y(\d+)/MULT18_(\d)", site).groups() for site in sites.values())
+    ]
     assert all(y in board.chip.dsp_rows and (x, z) in board.chip.dsp_columns for x, y, z in places)
-    steps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in pairwise(places[:100])]
+    steps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in pairwise(places[: machine.lanes])]
     assert max(steps) <= 45 and sum(steps) < 6 * len(steps)
 
 
 @pytest.mark.parametrize("neuron_lanes", [1, 2, 4, 8])
 def test_any_number_of_lanes_has_its_sites(neuron_lanes):
     board, needed = BOARDS["ulx3s-85f"], 4 * neuron_lanes
-    for lanes in range(neuron_lanes, 157 - needed, neuron_lanes):
-        sites = multiplier_sites(board.config.replace(sizes=(64, 32, 10), lanes=lanes, neuron_lanes=neuron_lanes), board.chip)
+    for lanes in range(neuron_lanes, min(LANES_MAX + 1, 157 - needed), neuron_lanes):
+        sites = multiplier_sites(Machine(lanes=lanes, neuron_lanes=neuron_lanes, wires=FAR), board.chip)
         assert len(sites) == len(set(sites.values())) == lanes + needed, lanes
 
 
-@pytest.mark.parametrize("changes", [{"weight_latency": 3}, {"weight_latency": 1}, {"lanes": 144, "neuron_lanes": 4}, {"lanes": 80, "neuron_lanes": 16}])
+@pytest.mark.parametrize(
+    "changes", [{"wires": NEAR_WIRES}, {"lanes": 128, "neuron_lanes": 8}, {"lanes": 80, "neuron_lanes": 16}]
+)
 def test_the_placer_is_left_alone_where_it_does_well_or_multipliers_are_few(changes):
     board = BOARDS["ulx3s-85f"]
-    assert not multiplier_sites(board.config.replace(**changes), board.chip)
-    assert not multiplier_sites(board.config, BOARDS["orangecrab-25f"].chip)
+    machine = board.design.machine
+    assert multiplier_sites(machine, board.chip) and not multiplier_sites(machine.replace(**changes), board.chip)
+    assert not multiplier_sites(machine, BOARDS["orangecrab-25f"].chip)
 
 
 def test_only_lanes_all_over_the_chip_are_placed_with_the_boards_options(monkeypatch):
@@ -303,10 +320,10 @@ def test_only_lanes_all_over_the_chip_are_placed_with_the_boards_options(monkeyp
 
     monkeypatch.setattr(hw.build, "make_plan", planned)
     monkeypatch.setattr(hw.build, "tool_versions", lambda tools: {})
-    for config in (board.config, *(board.config.replace(lanes=8, weight_latency=latency) for latency in (1, 3))):
+    for design in (board.design, board.design.replace(lanes=8, wires="near")):
         with pytest.raises(InterruptedError):
-            build(board.name, config)
-    assert seen == ["--placer static --router router2", "", ""]
+            build(board.name, design)
+    assert seen == ["--placer static --router router2", ""]
 
 
 def test_synthesis_keeps_registers_apart_that_are_to_lie_apart(tmp_path):
@@ -326,9 +343,10 @@ def test_synthesis_keeps_registers_apart_that_are_to_lie_apart(tmp_path):
 
 
 def test_a_plan_is_named_by_its_content():
-    def digest(seed: int, config: Config = SMALL) -> bytes:
+    def digest(seed: int, design: Design = SMALL) -> bytes:
         board = BOARDS["orangecrab-25f"]
-        return hw.build.make_plan(board, hw.build.Harness(hw.build.make_unit("threshold", config, board), board), seed).digest()
+        unit = hw.build.make_unit("threshold", design.machine, board)
+        return hw.build.make_plan(board, hw.build.Harness(unit, board), seed).digest()
 
     assert digest(1) == digest(1)
     assert len({digest(1), digest(2), digest(1, SMALL.replace(u=Q(5, 12)))}) == 3
@@ -342,7 +360,7 @@ def test_a_plan_is_named_by_its_content():
 def test_the_flash_is_at_its_pins(name, pins, clock):
     """As the boards' schematics have them; the clock of an ECP5 comes through a block of its own."""
     board = BOARDS[name]
-    files = make_plan(board, Top(SMALL, board), 1).files
+    files = make_plan(board, Top(SMALL.machine, board), 1).files
     constraints = "".join(str(files.get(f"top.{kind}", "")) for kind in ("pcf", "lpf"))
     found = re.findall(r'(?:set_io|COMP) "?spi_flash_(?:1x_)?0__(\w+?)__io"? (?:SITE )?"?(\w+)', constraints)
     assert dict(found) == pins and ("cell \\USRMCLK" in str(files["top.il"])) == clock

@@ -51,7 +51,8 @@ def test_fmax_is_that_after_routing():
 def test_what_limits_the_clock_is_named_as_in_the_design():
     """The last path within the clock, not one from or to a pin."""
     assert critical_path(ICE40, 24e6) == {
-        "from": "device.device.core.command.fsm_state", "to": "device.device.core.schedule.fsm_state", "logic_ns": 8.81, "routing_ns": 26.38,
+        "from": "device.device.core.command.fsm_state", "to": "device.device.core.schedule.fsm_state", "logic_ns": 8.81,
+        "routing_ns": 26.38,
     }  # fmt: skip
     assert critical_path(ECP5, 60e6) == {
         "from": "device.device.core.neurons.spikes.memory", "to": "device.device.core.lanes.weights.lane_26.following",

@@ -8,11 +8,13 @@ import torch
 from amaranth.hdl import Array, Const, Module, Signal
 from amaranth.lib import wiring
 
-from hw.config import PHI_ENTRIES, PHI_FRAC, Config, Q
 from hw.error.delta import Delta
 from hw.error.gradient import Gradient
 from hw.error.threshold import Threshold
+from hw.machine import Machine
 from hw.memory_map import regions
+from hw.network import Network
+from hw.numbers import PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, Q
 from hw.pipeline import Multiplier
 from hw.spike.membrane import Membrane
 from sim.block import Scenario, run_scenarios
@@ -21,7 +23,8 @@ from sw.golden.error import descent
 from sw.golden.error.output import surrogate_table
 from sw.golden.spike import membrane as golden_membrane
 
-CONFIG = Config(sizes=(5, 4, 3), u=Q(5, 9), trace=Q(3, 8), delta=Q(3, 7), grad=Q(2, 12), alpha_frac=10)
+NETWORK = Network(sizes=(5, 4, 3), u=Q(5, 9), trace=Q(3, 8), delta=Q(3, 7), grad=Q(2, 12), alpha_frac=10)
+MACHINE = Machine.holding(NETWORK)
 WORDS = 400
 STALLS = [(0.0, 0.0, 1), (0.4, 0.4, 2)]
 
@@ -76,7 +79,8 @@ def assert_equal(got, want, words):
     for name, values in want.items():
         for (stall_in, stall_out, seed), run in zip(STALLS, got[name], strict=True):
             for n, (a, b) in enumerate(zip(run, values.tolist(), strict=True)):
-                assert a == b, f"word {n} of {len(words)} (seed {seed}, stalls {stall_in}, {stall_out}): {name} {a}, golden {b}, input {words[n]}"
+                where = f"word {n} of {len(words)} (seed {seed}, stalls {stall_in}, {stall_out})"
+                assert a == b, f"{where}: {name} {a}, golden {b}, input {words[n]}"
 
 
 def draw(rng, q, corners=()):
@@ -95,9 +99,9 @@ def rows(columns):
 
 
 def test_membrane_leaks_integrates_and_fires():
-    c, rng = CONFIG, np.random.default_rng(1)
+    c, rng = MACHINE, np.random.default_rng(1)
     columns = {
-        "index": rng.integers(0, c.neurons, WORDS), "first": rng.random(WORDS) < 0.1, "unit": rng.random(WORDS) < 0.1,
+        "index": rng.integers(0, NETWORK.neurons, WORDS), "first": rng.random(WORDS) < 0.1, "unit": rng.random(WORDS) < 0.1,
         "event": rng.random(WORDS) < 0.5, "u": draw(rng, c.u), "s": rng.random(WORDS) < 0.5,
         "theta": rng.integers(c.theta_min, c.u.high + 1, WORDS), "theta_trace": draw(rng, c.trace), "alpha_trace": draw(rng, c.u),
         "weight_trace": draw(rng, c.trace), "current": draw(rng, c.u),
@@ -117,23 +121,24 @@ def test_membrane_leaks_integrates_and_fires():
     s = torch.where(old["unit"].bool(), old["event"], s)
     want = {
         "index": old["index"], "unit": old["unit"], "u": u, "s": s, "theta_trace": leaked.theta_trace,
-        "alpha_trace": leaked.alpha_trace, "weight_trace": golden_membrane.weight_trace(old["weight_trace"], s, old["alpha_next"], c),
+        "alpha_trace": leaked.alpha_trace,
+        "weight_trace": golden_membrane.weight_trace(old["weight_trace"], s << PIXEL_FRAC, old["alpha_next"], c),
     }  # fmt: skip
     words = rows(columns)
     assert_equal(play(Membrane(c), words), want, words)
-    seen = Counter(spikes=int(s.sum()), ties=int((u == old["theta"]).sum()), high=int((u == c.u.high).sum()), low=int((u == c.u.low).sum()),
-                   traces=int((want["weight_trace"] == c.trace.high).sum()))  # fmt: skip
+    seen = Counter(spikes=int(s.sum()), ties=int((u == old["theta"]).sum()), high=int((u == c.u.high).sum()),
+                   low=int((u == c.u.low).sum()), traces=int((want["weight_trace"] == c.trace.high).sum()))  # fmt: skip
     assert min(seen.values()) >= 10, f"the scenario proves little: {seen}"
 
 
 def test_delta_follows_the_tables():
-    c, rng = CONFIG, np.random.default_rng(2)
-    table, surrogate = rng.integers(c.delta.low, c.delta.high + 1, 4 * (c.classes + 1)), surrogate_table()
+    c, rng = MACHINE, np.random.default_rng(2)
+    table, surrogate = rng.integers(c.delta.low, c.delta.high + 1, 4 * (NETWORK.classes + 1)), surrogate_table()
     surrogate[:4] = (1 << PHI_FRAC) - 1
     columns = {
-        "index": rng.integers(0, c.neurons, WORDS), "output": rng.random(WORDS) < 0.5, "label": rng.random(WORDS) < 0.5,
-        "firing": rng.integers(0, c.classes + 1, WORDS), "error": draw(rng, c.delta), "u": draw(rng, c.u), "s": rng.random(WORDS) < 0.5,
-        "theta": rng.integers(c.theta_min, c.u.high + 1, WORDS),
+        "index": rng.integers(0, NETWORK.neurons, WORDS), "output": rng.random(WORDS) < 0.5, "label": rng.random(WORDS) < 0.5,
+        "firing": rng.integers(0, NETWORK.classes + 1, WORDS), "error": draw(rng, c.delta), "u": draw(rng, c.u),
+        "s": rng.random(WORDS) < 0.5, "theta": rng.integers(c.theta_min, c.u.high + 1, WORDS),
     }  # fmt: skip
     columns["theta"] = np.where(np.arange(WORDS) % 4 == 0, columns["u"].clip(1), columns["theta"])
     x = tensors(columns)
@@ -150,10 +155,11 @@ def test_delta_follows_the_tables():
 
 
 def test_gradient_multiplies_delta_by_its_traces():
-    c, rng = CONFIG, np.random.default_rng(3)
+    c, rng = MACHINE, np.random.default_rng(3)
     columns = {
-        "index": rng.integers(0, c.neurons, WORDS), "first": rng.random(WORDS) < 0.2, "learn_t": rng.random(WORDS) < 0.8,
-        "learn_l": rng.random(WORDS) < 0.8, "delta": draw(rng, c.delta), "theta_trace": draw(rng, c.trace), "alpha_trace": draw(rng, c.u),
+        "index": rng.integers(0, NETWORK.neurons, WORDS), "first": rng.random(WORDS) < 0.2, "learn_t": rng.random(WORDS) < 0.8,
+        "learn_l": rng.random(WORDS) < 0.8, "delta": draw(rng, c.delta), "theta_trace": draw(rng, c.trace),
+        "alpha_trace": draw(rng, c.u),
         "frame_trace": draw(rng, c.trace, [c.trace.one]), "input_grad": draw(rng, c.delta),
     }  # fmt: skip
     x = tensors(columns)
@@ -165,20 +171,22 @@ def test_gradient_multiplies_delta_by_its_traces():
     }
     words = rows(columns)
     assert_equal(play(Gradient(c), words), want, words)
-    seen = Counter({f"{name} {end}": int((want[name] == value).sum()) for name, q in (("theta_grad", c.grad), ("alpha_grad", c.grad), ("input_grad", c.delta))
+    formats = {"theta_grad": c.grad, "alpha_grad": c.grad, "input_grad": c.delta}
+    seen = Counter({f"{name} {end}": int((want[name] == value).sum()) for name, q in formats.items()
                     for end, value in (("low", q.low), ("high", q.high))})  # fmt: skip
     assert min(seen.values()) >= 5, f"the scenario proves little: {seen}"
 
 
-@pytest.mark.parametrize("config", [CONFIG, Config()], ids=["narrow", "default"])
-def test_threshold_descends_to_its_floor(config):
-    c, rng = config, np.random.default_rng(4)
+@pytest.mark.parametrize("machine", [MACHINE, Machine.holding(Network())], ids=["narrow", "default"])
+def test_threshold_descends_to_its_floor(machine):
+    c, rng = machine, np.random.default_rng(4)
     columns = {
-        "index": rng.integers(0, c.neurons, WORDS), "rate": rng.choice([0, 1, 2, 5, 15], WORDS),
+        "index": rng.integers(0, NETWORK.neurons, WORDS), "rate": rng.choice([0, 1, 2, 5, 15], WORDS),
         "theta": rng.choice([c.theta_min, c.u.high, c.u.high // 2], WORDS), "grad": draw(rng, c.grad),
     }  # fmt: skip
     words = rows(columns)
     theta = np.array([int(descent.thresholds(torch.tensor(w["theta"]), torch.tensor(w["grad"]), w["rate"], c)) for w in words])
     assert_equal(play(Threshold(c), words), {"index": columns["index"], "theta": theta}, words)
-    seen = Counter(floor=int((theta == c.theta_min).sum()), high=int((theta == c.u.high).sum()), moved=int((theta != columns["theta"]).sum()))
+    moved = int((theta != columns["theta"]).sum())
+    seen = Counter(floor=int((theta == c.theta_min).sum()), high=int((theta == c.u.high).sum()), moved=moved)
     assert min(seen.values()) >= 10, f"the scenario proves little: {seen}"

@@ -5,20 +5,22 @@ from itertools import pairwise
 import pytest
 from amaranth.sim import Simulator
 
-from hw.config import Config
 from hw.host.command import Command
+from hw.machine import FAR, NEAR, WIRES, Machine
 from hw.memory_map import OP_READ, OP_WRITE, REGISTERS
+from hw.network import Network
 
-CONFIG = Config(sizes=(6, 4, 3), lanes=2, steps=3)
+MACHINE = Machine.holding(Network(sizes=(6, 4, 3), steps=3), lanes=2)
 WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
 ELSEWHERE = 1 << 24  # a memory that is not the registers
 
 
-@pytest.mark.parametrize("weight_latency", [1, 3, 5])
+@pytest.mark.parametrize("wires", [NEAR, FAR], ids=WIRES)
 @pytest.mark.parametrize("wait", [0, 1, 2, 3, 20])
-def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
-    """A write must not start the core while a reply waits for a host that stopped reading, nor come before the memories know who is meant."""
-    command = Command(CONFIG.replace(weight_latency=weight_latency))
+def test_a_header_waits_until_all_words_are_answered(wires, wait):
+    """A write must not start the core while a reply waits for a host that stopped reading, nor come before the memories know who is
+    meant."""
+    command = Command(MACHINE.replace(wires=wires))
     send = [OP_READ | len(WORDS) << 8, ELSEWHERE, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
     got, written, at = [], [], []
 
@@ -43,7 +45,8 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
         for cycle in range(200):
             ready = cycle % (wait + 1) == wait
             ctx.set(command.reply.ready, ready)
-            *_, valid, payload, write, region = await ctx.tick().sample(command.reply.valid, command.reply.payload, command.host.write, command.host.region)
+            reply, host_bus = command.reply, command.host
+            *_, valid, payload, write, region = await ctx.tick().sample(reply.valid, reply.payload, host_bus.write, host_bus.region)
             if write:
                 written.append((len(got), meant))
             meant = region
@@ -57,6 +60,7 @@ def test_a_header_waits_until_all_words_are_answered(weight_latency, wait):
     simulator.add_testbench(host, background=True)
     simulator.add_testbench(reader)
     simulator.run()
-    assert got == WORDS and written == [(len(WORDS), REGISTERS["run"].address >> 24)], f"{len(got)} words, written after and to {written}"
+    register = REGISTERS["run"].address >> 24
+    assert got == WORDS and written == [(len(WORDS), register)], f"{len(got)} words, written after and to {written}"
     if not wait:
-        assert {b - a for a, b in pairwise(at)} == {1 if weight_latency == 1 else command.moves + 1}, at
+        assert {b - a for a, b in pairwise(at)} == {1 if wires == NEAR else command.moves + 1}, at

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from hw.config import GROWTH_BITS, Config, Q
-from sw.golden.network import Network
+from hw.machine import Machine
+from hw.network import Network
+from hw.numbers import GROWTH_BITS, Q
+from hw.plan import DoesNotFit, compile
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 
-LAZY = Config(sizes=(9, 7, 4), input="events", trace=Q(5, 8), lazy=True)
+LAZY = Network(sizes=(9, 7, 4), input="events", trace=Q(5, 8), lazy=True)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +46,23 @@ def test_the_floor_of_leakages(steps, alpha_frac):
 
 
 def test_below_the_floor_nothing_is_loaded():
-    network = Network(LAZY)
+    network = GoldenNetwork(LAZY)
     network.load(initial_state(LAZY, 1))
     before = network.read()
-    with pytest.raises(ValueError, match=f"alpha: 1 of 2 values do not fit, the largest is {LAZY.alpha_min - 1}; legal is {LAZY.alpha_min} to 4096"):
+    low = LAZY.alpha_min
+    with pytest.raises(ValueError, match=f"alpha: 1 of 2 values do not fit, the largest is {low - 1}; legal is {low} to 4096"):
         network.load({"theta.1": before["theta.1"] + 1, "alpha": np.array([LAZY.alpha_min - 1, 4096])})
     assert all(np.array_equal(array, before[name]) for name, array in network.read().items())
     with pytest.raises(ValueError, match="alpha: 0.5 is not legal; legal is 0.70"):
         initial_state(LAZY, 1, alpha=0.5)
 
 
-def test_the_digest_of_other_networks_is_what_it_was():
-    """Devices and images made before there was lazy learning are known again."""
-    assert Config().digest == 4021849335  # as in the version before
-    assert LAZY.digest != LAZY.replace(lazy=False).digest
+def test_digests_tell_a_lazy_network_and_a_machine_for_it():
+    eager = LAZY.replace(lazy=False)
+    assert LAZY.digest != eager.digest and Machine.holding(LAZY).digest != Machine.holding(eager).digest
+
+
+def test_a_machine_learns_lazily_or_does_not():
+    for network, machine in ((LAZY, Machine.holding(LAZY.replace(lazy=False))), (LAZY.replace(lazy=False), Machine.holding(LAZY))):
+        with pytest.raises(DoesNotFit, match=f"lazy: 9-7-4 has {network.lazy}, the machine was built for {machine.lazy}"):
+            compile(network, machine)

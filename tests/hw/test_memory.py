@@ -7,13 +7,15 @@ import pytest
 from amaranth.hdl import Cat
 from amaranth.sim import Simulator
 
-from hw.config import Config
+from hw.machine import Machine
 from hw.memory import Bank, LaneBanks
 from hw.memory import Memory as AmaranthMemory
 from hw.memory_map import regions
+from hw.network import Network
 from hw.pipeline import NEAR, NEXT
 
-REGION = regions(Config(sizes=(6, 4, 3), lanes=2, parity=True))["theta"]
+NETWORK = Network(sizes=(6, 4, 3))
+REGION = regions(Machine.holding(NETWORK, lanes=2, parity=True))["theta"]
 
 
 @pytest.fixture
@@ -41,8 +43,9 @@ def test_a_flipped_bit_is_noticed_and_nothing_else(memories):
             word, hosting, reads = int(rng.integers(1 << REGION.bits)), int(rng.random() < 0.3), int(rng.random() < 0.8)
             write = int(rng.random() < 0.5)
             for signal, value in (
-                (bank.host.region, REGION.number), (bank.host.row, row), (bank.host.hosting, hosting), (bank.host.enable, 1), (bank.host.write, hosting & write),
-                (bank.host.data_w, word), (bank.read_address, other), (bank.read_enable, reads), (bank.write, write), (bank.write_address, row), (bank.write_data, word),
+                (bank.host.region, REGION.number), (bank.host.row, row), (bank.host.hosting, hosting), (bank.host.enable, 1),
+                (bank.host.write, hosting & write), (bank.host.data_w, word), (bank.read_address, other), (bank.read_enable, reads),
+                (bank.write, write), (bank.write_address, row), (bank.write_data, word),
             ):  # fmt: skip
                 ctx.set(signal, value)
             seen["reads"] += reads
@@ -118,7 +121,7 @@ def test_lanes_far_apart_take_and_give_words_later(registers):
 
 
 def test_a_core_without_parity_has_none_of_it():
-    region = regions(Config(sizes=(6, 4, 3), lanes=2))["theta"]
+    region = regions(Machine.holding(NETWORK, lanes=2))["theta"]
     assert not region.parity and "damaged" not in Bank(region).signature.members
 
 
@@ -128,4 +131,4 @@ def test_a_core_without_parity_has_none_of_it():
 ])  # fmt: skip
 def test_parity_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
-        Config(**{"parity": True, **change})
+        Machine.holding(NETWORK, **{"parity": True, **change})

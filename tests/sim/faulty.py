@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 class Faulty(wiring.Component):
     """`result()` of each word, with deliberate faults: after `fault_at` words it does as `fault` says.
 
-    `hang`: takes no more; `lose`: swallows the next one; `extra`: gives the last one twice; `unsteady` (always): changes what waits.
-    `others`: ports beside the streams `i` and `o`, and `seen`, words taken.
+    `hang`: takes no more; `lose`: swallows the next one; `extra`: gives the last one twice; `unsteady` (always): changes what
+    waits. `others`: ports beside the streams `i` and `o`, and `seen`, words taken.
     """
 
     def __init__(self, i: ShapeLike, o: ShapeLike, fault: str, fault_at: int, **others: wiring.Member):

@@ -5,17 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from hw.config import Config, Q
+from hw.design import Design
+from hw.network import Network
+from hw.numbers import Q
 from sim import bench
+from sim.cycles import KINDS
 from sim.ideal import Counting
 from sw.golden.state import initial_state
 
-SMALL = Config(sizes=(9, 7, 4), steps=5, lanes=3)
+SMALL = Network(sizes=(9, 7, 4), steps=5)
 
 
 def test_needed_operations_of_a_silent_sample():
     """Nothing fires, so that no trace is there; every error and delta is a number."""
-    network = Counting(SMALL)
+    network = Counting(Design.of(SMALL, lanes=3).plan)
     network.load(initial_state(SMALL, 1, theta=7.9, alpha=1.0) | {"surrogate": np.full(256, 4095)})
     network.run([0, 0, 255, 0, 9, 0, 0, 0, 1])
     assert network.needed == {"forward": 3 * 7, "neuron": 0, "backward": 0, "update": 0}
@@ -27,11 +30,11 @@ def test_needed_operations_of_a_silent_sample():
 
 
 def test_needed_operations_of_spikes_and_what_never_is_needed():
-    config = SMALL.replace(cadence="step", input="events", steps=1)
-    network = Counting(config)
+    spiking = SMALL.replace(cadence="step", input="events", steps=1)
+    network = Counting(Design.of(spiking, lanes=3).plan)
     table = np.zeros((5, 2, 2), int)
     table[:, 0, 1] = 2000  # an error only at the label
-    network.load(initial_state(config, 1, theta=7.9) | {"error_table": table, "surrogate": np.full(256, 4095)})
+    network.load(initial_state(spiking, 1, theta=7.9) | {"error_table": table, "surrogate": np.full(256, 4095)})
     sample = np.zeros((1, 9), bool)
     sample[0, [2, 5]] = True
     network.run(sample, 3, "w")
@@ -42,9 +45,9 @@ def test_needed_operations_of_spikes_and_what_never_is_needed():
 
 def test_needed_operations_of_lazy_learning():
     """Two inputs spike in step 1 and never else: their synapses with a gradient are visited once, none in a step."""
-    config = SMALL.replace(input="events", trace=Q(5, 8), grad=Q(6, 12), lazy=True)
-    network = Counting(config)
-    network.load(initial_state(config, 1, theta=7.9, alpha=1.0) | {"surrogate": np.full(256, 4095)})
+    spiking = SMALL.replace(input="events", trace=Q(5, 8), grad=Q(6, 12), lazy=True)
+    network = Counting(Design.of(spiking, lanes=3).plan)
+    network.load(initial_state(spiking, 1, theta=7.9, alpha=1.0) | {"surrogate": np.full(256, 4095)})
     sample = np.zeros((5, 9), bool)
     sample[1, [2, 5]] = True
     network.run(sample, 1, "w")
@@ -55,14 +58,16 @@ def test_needed_operations_of_lazy_learning():
 
 def test_report(tmp_path, capsys, monkeypatch):
     board = bench.get_board("icebreaker")
-    small = Config(sizes=(64, 6, 10), lanes=4, steps=4)
-    monkeypatch.setattr(bench, "get_board", lambda name: type(board)(**vars(board) | {"config": small}))
+    small = Design.of(Network(sizes=(64, 6, 10), steps=4), lanes=4)
+    monkeypatch.setattr(bench, "get_board", lambda name: type(board)(**vars(board) | {"design": small}))
     monkeypatch.setattr(bench, "FOLDER", tmp_path)
     file = tmp_path / "report.json"
-    options = ["--no-build", "--no-growth", "--no-simulators", "--samples", "3", "--warm", "5", "--runs", "2", "--opt", "quick", "--json", str(file)]
+    options = ["--no-build", "--no-growth", "--no-simulators", "--samples", "3", "--warm", "5", "--runs", "2", "--opt", "quick"]
+    options += ["--json", str(file)]
     assert bench.main(options) == 0
     (row,) = json.loads(file.read_text())["boards"]
-    for kind in bench.KINDS:
+    assert row["network"]["sizes"] == [64, 6, 10] and row["machine"]["lanes"] == 4
+    for kind in KINDS:
         assert 0 < row[f"{kind}_share"] < 1
         assert all(phase["real"] >= phase["ideal"] for phase in row["cycles"][kind].values())
     assert row["cycles"]["inference"]["update"]["real"] == 0 < row["cycles"]["training"]["update"]["ideal"]

@@ -6,25 +6,28 @@ import zlib
 import numpy as np
 import pytest
 
-from hw.config import Config
 from hw.host.protocol import Link, Status
+from hw.machine import Machine
+from hw.memory_map import regions
+from hw.network import Network
+from hw.plan import compile
 from sim.endpoint import Model
-from sim.fuzz import CONFIG, LINK
+from sim.transport import Simulated
 from sw.device import Device
 from sw.flash import image
 from sw.transport.base import DeviceError
 from sw.transport.frames import parse_reply, request
 from sw.transport.pty import PseudoTerminal
-from sw.transport.simulated import Simulated
 from tests.sim.test_endpoint import Kept
-from tests.sw.test_link import digits, golden, same, start
+from tests.sw.test_link import CONFIG, LINK, MACHINE, digits, golden, same, start
 
+PLAN = compile(CONFIG, MACHINE)
 RATES = {"rate_w": 6, "rate_theta": 8, "rate_alpha": 7}
 
 
-def golden_state(config):
-    with Device.open(golden(config, LINK)) as device:
-        device.load(start(config, 1))
+def golden_state(network):
+    with Device.open(golden(network)) as device:
+        device.load(start(network, 1))
         return device.read_state()
 
 
@@ -34,7 +37,7 @@ def without_class(state):
 
 @pytest.fixture(scope="module")
 def model():
-    model = Model(CONFIG, LINK)
+    model = Model(MACHINE, LINK)
     yield model
     model.close()
 
@@ -43,12 +46,12 @@ def model():
 def trained():
     """The golden network after some samples, and its image."""
     samples, labels = digits(CONFIG, 30)
-    with Device.open(golden(CONFIG, LINK)) as device:
+    with Device.open(golden()) as device:
         device.load(start(CONFIG, 1))
         device.set_rates(**RATES)
         device.train(samples, labels)
         state = device.read_state()
-    return state, image(CONFIG, LINK, state, RATES)
+    return state, image(PLAN, LINK, state, RATES)
 
 
 def boots(model, flash):
@@ -63,15 +66,24 @@ def boots(model, flash):
 
 
 def state_of(model):
-    with Device.open(Kept("sim", model)) as device:
+    with Device.open(Kept(model)) as device:
+        assert device.network == CONFIG
         return device.read_state(), device.rates
+
+
+def words_of(model):
+    """All words of all memories, by name, and the rates."""
+    with Device.open(Kept(model)) as device:
+        memory = regions(MACHINE).values()
+        words = {r.name: np.array([device.read_words(r.address(0, lane), r.depth) for lane in range(r.lanes)]) for r in memory}
+        return device.network, words, device.rates
 
 
 @pytest.fixture(scope="module")
 def bare(model):
     """What a device without a stored network has."""
     boots(model, b"")
-    return state_of(model)
+    return words_of(model)
 
 
 def test_a_stored_network_goes_on_learning_after_power_up(model, trained):
@@ -79,7 +91,7 @@ def test_a_stored_network_goes_on_learning_after_power_up(model, trained):
     boots(model, stored)
     assert not model.lights["error"]
     samples, labels = digits(CONFIG, 20, seed=2)
-    with Device.open(Kept("sim", model)) as device, Device.open(golden(CONFIG, LINK)) as twin:
+    with Device.open(Kept(model)) as device, Device.open(golden()) as twin:
         assert same(without_class(device.read_state()), without_class(state)) and device.rates == RATES
         twin.load(state)
         twin.set_rates(**RATES)
@@ -97,17 +109,18 @@ def damaged(stored):
     rng, end = random.Random(1), len(stored[:-4].rstrip(b"\0"))
     yield "erased", b""
     yield "zeros", bytes(len(stored))
-    places = {0, 3, 4, 5, 12, end - 1, end, end + 1, len(stored) - 5, len(stored) - 4, len(stored) - 1, *rng.sample(range(len(stored)), 60)}
+    bounds = {0, 3, 4, 5, 12, end - 1, end, end + 1, len(stored) - 5, len(stored) - 4, len(stored) - 1}
+    places = bounds | set(rng.sample(range(len(stored)), 60))
     for place in sorted(places):
         flash = bytearray(stored)
         flash[place] ^= 1 << rng.randrange(8)
         yield f"bit of byte {place}", bytes(flash)
     for length in (1, 4, 5, 256, end - 256, end - 1, end, len(stored) - 256, len(stored) - 5, len(stored) - 4, len(stored) - 1):
         yield f"cut at {length}", stored[:length]
-    other = CONFIG.replace(steps=CONFIG.steps + 1)
-    for name, config, link in (("configuration", other, LINK), ("buffer", CONFIG, Link(clock=LINK.clock, baud=LINK.baud, buffer=2 * LINK.buffer))):
-        yield f"another {name}", image(config, link, golden_state(config), RATES)
-    older = image(CONFIG, LINK, golden_state(CONFIG), RATES)
+    one_lane, twice = Machine.holding(CONFIG, lanes=1), Link(clock=LINK.clock, baud=LINK.baud, buffer=2 * LINK.buffer)
+    for name, plan, link in (("machine", compile(CONFIG, one_lane), LINK), ("buffer", PLAN, twice)):
+        yield f"another {name}", image(plan, link, golden_state(CONFIG), RATES)
+    older = image(PLAN, LINK, golden_state(CONFIG), RATES)
     yield "half an older image", stored[:512] + older[512:]
     frames = stored[4:-4].split(b"\0")  # whole frames, in another order
     frames[3], frames[4] = frames[4], frames[3]
@@ -122,11 +135,11 @@ def test_of_a_damaged_image_nothing_is_loaded(model, trained, bare):
     assert quick * 10 < slow, "an erased flash is read to its end"
     for name, flash in flashes.items():
         cycles = boots(model, flash)
-        state, rates = state_of(model)
-        assert same(state, bare[0]) and rates == bare[1], f"{name}: something was loaded"
+        network, words, rates = words_of(model)
+        assert network is None and same(words, bare[1]) and rates == bare[2], f"{name}: something was loaded"
         assert cycles <= slow and not model.lights["error"], name
     boots(model, stored)
-    assert not same(state_of(model)[0], bare[0])
+    assert not same(words_of(model)[1], bare[1])
 
 
 def test_the_last_frame_is_awaited(model, trained):
@@ -173,16 +186,16 @@ def test_a_flash_that_fails_while_it_is_loaded_shows(model, trained):
     bad[len(stored) // 2] ^= 1
     model.flash = bytes(bad)
     assert model.run() == (0, b"") and model.lights["configured"] and model.lights["error"]
-    with Device.open(Kept("sim", model)):
+    with Device.open(Kept(model)):
         assert model.lights["alive"] and not model.lights["error"]
 
 
 def test_with_its_uart():
-    config, link = Config(sizes=(784, 4, 3), lanes=1, steps=2, cadence="step"), Link(clock=24_000_000, baud=3_000_000)
-    state = golden_state(config)
-    model = Model(config, link, serial=True, flash=image(config, link, state, RATES))
+    network, link = Network(sizes=(784, 4, 3), steps=2, cadence="step"), Link(clock=24_000_000, baud=3_000_000)
+    plan, state = compile(network, Machine.holding(network, lanes=1)), golden_state(network)
+    model = Model(plan.machine, link, serial=True, flash=image(plan, link, state, RATES))
     model.run(b"\0\1\2" + request(1, b"", opening=True), limit=50_000)  # is not heard, and does no harm
-    with Device.open(Simulated("sim", model)) as device:
+    with Device.open(Simulated(model)) as device:
         assert same(without_class(device.read_state()), without_class(state)) and device.rates == RATES
 
 
@@ -203,7 +216,7 @@ def test_a_board_behind_a_serial_port(model, trained, monkeypatch):
 
     boots(model, b"")
     monkeypatch.setattr("sw.flash.write", write)
-    with PseudoTerminal(Line("sim", model)) as port, Device.open(port) as device:
+    with PseudoTerminal(Line(model)) as port, Device.open(port, network=CONFIG) as device:
         device.load(state)
         device.set_rates(**RATES)
         device.store("icebreaker")
@@ -215,16 +228,20 @@ def test_a_board_behind_a_serial_port(model, trained, monkeypatch):
 def test_a_file_is_the_flash_of_sim(trained, tmp_path):
     state, stored = trained
     file = tmp_path / "flash"
-    with Device.open("sim", config=CONFIG, link=LINK, flash=file) as device:
+    with Device.open("sim", network=CONFIG, machine=MACHINE, link=LINK, flash=file) as device:
         device.load(state)
         device.set_rates(**RATES)
         device.store()
         assert file.read_bytes() == stored
-    with Device.open("sim", config=CONFIG, link=LINK, flash=file) as device:
+    with Device.open("sim", network=CONFIG, machine=MACHINE, link=LINK, flash=file) as device:
         assert same(without_class(device.read_state()), without_class(state)) and device.rates == RATES
-    for port, flash, says in (("golden", file, "only that of sim"), ("sim", tmp_path, "a file in a folder"), ("sim", tmp_path / "no" / "f", "a file in")):
+    for port, flash, says in (
+        ("golden", file, "only that of sim"),
+        ("sim", tmp_path, "a file in a folder"),
+        ("sim", tmp_path / "no" / "f", "a file in"),
+    ):
         with pytest.raises(ValueError, match=f"flash: .*{says}"):
-            Device.open(port, config=CONFIG, link=LINK, flash=flash)
+            Device.open(port, machine=MACHINE, link=LINK, flash=flash)
 
 
 def test_a_device_that_does_not_start_with_it(model, trained, monkeypatch):
@@ -233,7 +250,8 @@ def test_a_device_that_does_not_start_with_it(model, trained, monkeypatch):
 
     boots(model, b"")
     monkeypatch.setattr(Kept, "store", forgetful)
-    with Device.open(Kept("sim", model)) as device:
+    with Device.open(Kept(model), network=CONFIG) as device:
         device.load(trained[0])
-        with pytest.raises(DeviceError, match="the device has another .* after its start"):
+        with pytest.raises(DeviceError, match="the device has another network after its start"):
             device.store()
+        assert device.network is None

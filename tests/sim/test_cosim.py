@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 import sim.twin
-from hw.config import Config
 from hw.memory_map import PHASES
+from hw.network import Network
 from sim import cosim
 from sw import data, nirgraph
 from sw.deploy import deploy
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
 from sw.image import Image
 from sw.nirgraph import Layer
 
-OPTIONS = ["--sizes", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
-CONFIG = Config(sizes=(64, 6, 10), lanes=4, steps=4)
+OPTIONS = ["--net", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
+NETWORK = Network(sizes=(64, 6, 10), steps=4)
 
 
 def test_report(tmp_path, capsys):
@@ -25,19 +25,19 @@ def test_report(tmp_path, capsys):
     assert cosim.main([*OPTIONS, "--samples", "12", "--test", "5", "--epochs", "2", "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["mismatches"] == 0 and report["difference"] is None and report["samples"] == 29
-    assert report["compared_words"] > 29 * CONFIG.synapses
+    assert report["compared_words"] > 29 * NETWORK.synapses
     assert tuple(report["cycles"]) == PHASES and min(report["cycles"].values()) > 0
     assert report["sops"] > 0 and report["skipped"] > 0 and 0 <= report["test_accuracy"] <= 1
-    assert report["config"]["sizes"] == [64, 6, 10] and report["seed"] == 3
+    assert report["network"]["sizes"] == [64, 6, 10] and report["machine"]["lanes"] == 4 and report["seed"] == 3
     assert "mismatches      0" in capsys.readouterr().out
 
 
-class Faulty(Network):
+class Faulty(GoldenNetwork):
     """Differs from the contract in step 2 of one certain sample."""
 
-    def __init__(self, config: Config):
-        super().__init__(config)
-        train = data.load("digits", config).train
+    def __init__(self, network: Network, **options):
+        super().__init__(network, **options)
+        train = data.load("digits", network).train
         self.bad, self.t = train.sample(int(Recipe().order(3, 0, 8)[5])), -1
 
     def _begin(self, sample, learn):
@@ -54,7 +54,7 @@ class Faulty(Network):
 
 @pytest.mark.parametrize("every", [1, 4])
 def test_first_difference_is_found(every, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sim.twin, "Network", Faulty)
+    monkeypatch.setattr(sim.twin, "GoldenNetwork", Faulty)
     file = tmp_path / "report.json"
     assert cosim.main([*OPTIONS, "--samples", "8", "--test", "0", "--every", str(every), "--json", str(file)]) == 1
     difference = json.loads(file.read_text())["difference"]
@@ -64,9 +64,9 @@ def test_first_difference_is_found(every, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--sizes", "64-10"], "sizes: (64, 10) is not legal; legal is 3 to 6 whole numbers"),
-    (["--sizes", "64-x-10"], "'64-x-10' is not legal; legal is whole numbers joined by -"),
-    (["--sizes", "60-8-10"], "sizes: an input of 60 is not legal; digits has images of 64 pixels"),
+    (["--net", "64"], "sizes: (64,) is not legal; legal is 2 to 17 whole numbers"),
+    (["--net", "64-x-10"], "'64-x-10' is not legal; legal is whole numbers joined by -"),
+    (["--net", "60-8-10"], "sizes: an input of 60 is not legal; digits has images of 64 pixels"),
     (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
     (["--learn", "wx"], "learn: 'wx' is not legal"),
     (["--samples", "1438"], "--samples: 1438 is not legal; digits has 1437"),
@@ -76,7 +76,8 @@ def test_first_difference_is_found(every, tmp_path, capsys, monkeypatch):
     (["--cadence", "never"], "invalid choice: 'never'"),
     (["--engine", "fast", "--waves"], "--waves, --log: the engine fast has none; legal is --engine cocotb"),
     (["--every", "0"], "'0' is not legal; legal is a whole number of at least 1"),
-    (["--dataset", "fashion-mnist", "--sizes", "784-8-10", "--folder", "/no/such/folder"], "fashion-mnist is not in /no/such/folder"),
+    (["--dataset", "fashion-mnist", "--net", "784-8-10", "--folder", "/no/such/folder"],
+     "fashion-mnist is not in /no/such/folder"),
     (["--json", "/no/such/folder/x.json"], "--json: /no/such/folder is not a folder"),
 ])  # fmt: skip
 def test_bad_options(options, message, capsys):
@@ -94,11 +95,12 @@ def test_an_imported_network_learns_in_the_gateware_and_is_saved(tmp_path, capsy
     ]
     image = deploy(nirgraph.graph(network), steps=4, board="ulx3s-12f").image
     image.save(tmp_path / "in.npz")
-    assert image.config.sizes == (65, 6, 10)
+    assert image.network.sizes == (65, 6, 10)
     arguments = ["--image", str(tmp_path / "in.npz"), "--opt", "quick", "--samples", "8", "--test", "2"]
     assert cosim.main([*arguments, "--save", str(tmp_path / "out.npz")]) == 0
     assert "mismatches      0" in capsys.readouterr().out
-    learned, golden, dataset = Image.load(tmp_path / "out.npz"), Network(image.config), image.dataset(data.load("digits", CONFIG))
+    learned, golden = Image.load(tmp_path / "out.npz"), GoldenNetwork(image.network)
+    dataset = image.dataset(data.load("digits", NETWORK))
     golden.load(image.state)
     for k, i in enumerate(Recipe().order(0, 0, 8)):
         vars(golden).update(Recipe().rates(k / 8))
@@ -108,10 +110,13 @@ def test_an_imported_network_learns_in_the_gateware_and_is_saved(tmp_path, capsy
     assert (learned.state["weight.1"] != image.state["weight.1"]).any() and learned.origin == image.origin
 
 
-def test_an_image_has_its_configuration(tmp_path, capsys):
-    Image(CONFIG, {}).save(tmp_path / "x.npz")
+def test_an_image_has_its_network_and_runs_on_any_machine(tmp_path, capsys):
+    Image(NETWORK, {}).save(tmp_path / "x.npz")
+    options = cosim.parser().parse_args(["--image", str(tmp_path / "x.npz"), "--lanes", "2", "--wires", "far"])
+    image, design = cosim.image_of(options)
+    assert image.network == design.network == NETWORK and (design.machine.lanes, design.machine.wires.name) == (2, "far")
     for arguments, message in (
-        (["--image", str(tmp_path / "x.npz"), "--lanes", "2"], "--lanes: not beside --image, which has its configuration"),
+        (["--image", str(tmp_path / "x.npz"), "--net", "64-6-10"], "--net: not beside --image, which has its network"),
         (["--image", str(tmp_path / "y.npz")], "y.npz: no such file"),
         (["--save", "no/folder/x.npz"], "--save: no/folder is not a folder"),
     ):

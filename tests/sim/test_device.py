@@ -6,20 +6,25 @@ from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import Config
-from hw.memory_map import IDENTITY, MAX_BURST, PHASES, REGISTERS, state_fields
+from hw.machine import Machine
+from hw.memory_map import IDENTITY, LANE_BITS, MAX_BURST, PHASES, REGISTERS, ROW_BITS
+from hw.network import Network, state_arrays
+from hw.plan import DoesNotFit, compile
 from sim.device import ENGINES, SimDevice
 from sim.scenarios import random_sample, random_state
 from sim.simulator import SimulationError
+from sw.golden.network import GoldenNetwork
 from sw.layout import bursts
 
-CONFIG = Config(sizes=(6, 5, 3), lanes=2, steps=3)
-LOADABLE = [name for name in state_fields(CONFIG) if name != "class"]
+CONFIG = Network(sizes=(6, 5, 3), steps=3)
+OTHER = Network(sizes=(4, 3), steps=2, cadence="step")
+MACHINE = Machine.holding(CONFIG, OTHER, lanes=2)
+LOADABLE = [name for name in state_arrays(CONFIG) if name != "class"]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def device(request):
-    with SimDevice(CONFIG, opt="quick", engine=request.param) as device:
+    with SimDevice(CONFIG, MACHINE, opt="quick", engine=request.param) as device:
         yield device
 
 
@@ -47,7 +52,7 @@ def test_loading_one_array_leaves_the_others(device, rng, name):
 
 def test_words_and_registers(device):
     assert device.register("identity") == IDENTITY
-    assert device.read_words(REGISTERS["config"].address, 1)[0] == CONFIG.digest
+    assert device.read_words(REGISTERS["machine"].address, 1)[0] == MACHINE.digest
     address = device.regions["theta"].address(2)
     device.write(address, [300, 301])
     assert device.read_words(address, 2).tolist() == [300, 301]
@@ -109,7 +114,7 @@ def test_bad_state_changes_nothing(device):
     with pytest.raises(ValueError, match="rows below 8"):
         device.read_words(device.regions["theta"].address(6), 3)
     with pytest.raises(ValueError, match="no such region"):
-        device.write(99 << 24, [0])
+        device.write(31 << LANE_BITS + ROW_BITS, [0])
     assert equal(device.read(), before)
 
 
@@ -122,7 +127,9 @@ class Deaf(wiring.Component):
     """A host port that never answers, stuck in a phase."""
 
     def __init__(self) -> None:
-        super().__init__({"request": In(stream.Signature(32)), "reply": Out(stream.Signature(32)), "phase": Out(range(len(PHASES)))})
+        super().__init__(
+            {"request": In(stream.Signature(32)), "reply": Out(stream.Signature(32)), "phase": Out(range(len(PHASES)))}
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -144,8 +151,33 @@ def test_a_core_that_hangs_is_reported_with_its_phase(engine):
 def test_another_core_is_noticed():
     from hw.core import Core
 
-    with pytest.raises(SimulationError, match="not a core built for"), SimDevice(CONFIG.replace(steps=4), opt="quick", core=Core(CONFIG)):
+    with (
+        pytest.raises(SimulationError, match="not a core built as"),
+        SimDevice(CONFIG, MACHINE.replace(lanes=4), opt="quick", core=Core(MACHINE)),
+    ):
         pass
+
+
+def test_another_network_and_back(device, rng):
+    golden, state = GoldenNetwork(OTHER, visits=compile(OTHER, MACHINE).visits), random_state(OTHER, rng)
+    device.submit(random_sample(CONFIG, rng))
+    with pytest.raises(ValueError, match="configure: 1 samples were submitted and not collected"):
+        device.configure(OTHER)
+    device.collect()
+    with pytest.raises(DoesNotFit, match="fan_in: 7-3 needs 7, the machine has 6"):
+        device.configure(OTHER.replace(sizes=(7, 3)))
+    assert device.network == CONFIG
+    device.configure(OTHER)
+    for network in (golden, device):
+        network.load({name: array for name, array in state.items() if name != "class"})
+        network.rate_w = network.rate_theta = network.rate_alpha = 5
+    for label in range(3):
+        sample = random_sample(OTHER, rng)
+        assert device.run(sample, label, "wtl").winner == golden.run(sample, label, "wtl").winner
+    assert equal(device.read(), golden.read())
+    device.configure(CONFIG)
+    device.load({name: array for name, array in random_state(CONFIG, rng).items() if name != "class"})
+    assert device.read().keys() == state_arrays(CONFIG).keys()
 
 
 def test_a_simulator_that_dies_is_reported():

@@ -8,17 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from hw.config import Config
 from hw.host.protocol import Link, Op, Status
+from hw.machine import FAR, Machine
 from hw.memory_map import REGISTERS
+from hw.network import Network
 from sim.endpoint import Model
-from sim.fuzz import CONFIG, KINDS, LINK, Difference, Fuzz
+from sim.fuzz import KINDS, LINK, Difference, Fuzz
+from sim.transport import Simulated
 from sw.device import Device
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 from sw.transport.frames import parse_reply, request
-from sw.transport.simulated import Simulated
-from tests.sw.test_link import digits, golden, pull_the_cable, same, start
+from sw.transport.process import InProcess
+from tests.sw.test_link import CONFIG, MACHINE, digits, golden, pull_the_cable, same, start
 
 
 class Kept(Simulated):
@@ -30,15 +32,17 @@ class Kept(Simulated):
 
 @pytest.fixture(scope="module")
 def model():
-    model = Model(CONFIG, LINK)
+    model = Model(MACHINE, LINK)
     yield model
     model.close()
 
 
 @pytest.fixture
 def line(model):
+    """The device holds a network, and was reset."""
+    Device.open(Kept(model)).configure(CONFIG)
     model.reset()
-    return Kept("sim", model)
+    return Kept(model)
 
 
 def replies(model, data, **options):
@@ -68,7 +72,10 @@ def test_frames_of_every_kind(fuzz, frames):
 
 def test_many_frames_and_the_whole_state(fuzz):
     fuzz.run(3000, 5)
-    assert min(fuzz.frames[kind] for kind in KINDS) >= 20 and min(fuzz.answers[status] for status in (Status.OK, Status.SEQUENCE, Status.ILLEGAL)) > 100
+    assert (
+        min(fuzz.frames[kind] for kind in KINDS) >= 20
+        and min(fuzz.answers[status] for status in (Status.OK, Status.SEQUENCE, Status.ILLEGAL)) > 100
+    )
 
 
 def test_the_fuzzer_sees_a_device_that_acts_on_damaged_frames(monkeypatch):
@@ -82,9 +89,11 @@ def test_the_fuzzer_sees_a_device_that_acts_on_damaged_frames(monkeypatch):
 def test_reset_in_any_state(fuzz):
     """The device is reset at many clock cycles, in the middle of frames, samples and replies, and goes on in the next session."""
     rng = random.Random(1)
-    for name, model in (("sim", fuzz.gateware), ("golden", fuzz.golden)):  # a legal state, whatever was tested before
-        Device.open(Kept(name, model)).write_state(initial_state(fuzz.host.config, 1))
-        model.reset()
+    network = fuzz.plan.network
+    lines = Kept(fuzz.gateware), InProcess("golden", fuzz.golden)
+    for line in lines:  # a legal state, whatever was tested before
+        Device.open(line, network=network).write_state(initial_state(network, 1))
+        line.model.reset()
     fuzz.send("opened", 0)
     fuzz.flush()
     for cycles in [*range(1, 200, 9), *(rng.randrange(200, 3000) for _ in range(30))]:
@@ -93,11 +102,13 @@ def test_reset_in_any_state(fuzz):
         fuzz.gateware.run(request(fuzz.host.next, run + read), limit=cycles)
         fuzz.gateware.reset()
         assert replies(fuzz.gateware, b"\0" + request(3, b""))[0].status == Status.CLOSED
-        state = Device.open(Kept("sim", fuzz.gateware)).read_state()
-        Device.open(Kept("golden", fuzz.golden)).write_state(state)
-        for model in (fuzz.gateware, fuzz.golden):
-            model.reset()
+        state = Device.open(lines[0], network=network).read_state()
+        Device.open(lines[1], network=network).write_state(state)
+        for line in lines:
+            line.model.reset()
         fuzz.send("opened", cycles)
+        for part in fuzz.host.configuration:  # whose settings are lost
+            fuzz._ask("a configuration", fuzz.host.configure(*part))
         for k in range(3):
             fuzz.send("good", 100 * cycles + k)
         fuzz.flush()
@@ -105,21 +116,23 @@ def test_reset_in_any_state(fuzz):
 
 def test_a_reset_reaches_lanes_far_away():
     """Sums far from the reset are cleared by way of what the lanes are told, whichever sample it ends."""
-    config = Config(sizes=(30, 24, 4), steps=2, lanes=12, neuron_lanes=2, weight_latency=5, input="events", cadence="step")
-    rng, model, golden = np.random.default_rng(1), Model(config, LINK), Network(config)
-    state, moved = initial_state(config, 1), 0
-    run = struct.pack("<BHBI", Op.WRITE, 1, 1, REGISTERS["run"].address) + b"\0"
+    network = Network(sizes=(30, 24, 4), steps=2, input="events", cadence="step")
+    machine = Machine.holding(network, lanes=16, neuron_lanes=2, wires=FAR)
+    rng, model, golden = np.random.default_rng(1), Model(machine, LINK), GoldenNetwork(network)
+    state, moved = initial_state(network, 1), 0
+    values = {"last_step": 1, "run": 0}
+    run = b"".join(struct.pack("<BHBIB", Op.WRITE, 1, 1, REGISTERS[name].address, value) for name, value in values.items())
     for cycles in range(40, 700, 33):
-        with Device.open(Kept("sim", model)) as device:
+        with Device.open(Kept(model), network=network) as device:
             device.write_state(state)
             every = device.region("event")
-            for lane in range(config.neuron_lanes):
-                device.write_words(every.number << 24 | lane << 16, np.ones(every.depth, np.uint32))
+            for lane in range(every.lanes):
+                device.write_words(every.address(0, lane), np.ones(every.depth, np.uint32))
         model.reset()
         assert replies(model, request(1, b"", opening=True))[0].status == Status.OK
         model.run(request(2, run), limit=cycles)
         model.reset()
-        with Device.open(Kept("sim", model)) as device:
+        with Device.open(Kept(model)) as device:
             device.write_state(state)
             golden.load(state)
             sample = rng.random((2, 30)) < 0.5
@@ -180,7 +193,7 @@ def test_lights(line):
 def learn(line, path=None):
     """The same training script for every world: 100 samples; `path` saves after 40 of them."""
     samples, labels = digits(CONFIG, 100)
-    with Device.open(line) as device:
+    with Device.open(line, network=CONFIG) as device:
         device.load(start(CONFIG, 1))
         device.set_rates(rate_w=6, rate_theta=8, rate_alpha=8)
         classes = device.train(samples[:40], labels[:40])
@@ -193,19 +206,20 @@ def learn(line, path=None):
 def test_the_cable_is_pulled_in_the_middle(model):
     def new():
         model.power_up()
-        return Kept("sim", model)
+        Device.open(Kept(model)).configure(CONFIG)
+        return Kept(model)
 
     pull_the_cable(new, range(0, 500, 57))
 
 
 def test_a_script_cannot_tell_sim_from_golden(model, tmp_path):
     model.reset()
-    sim, gold = learn(Kept("sim", model), tmp_path / "sim"), learn(golden(), tmp_path / "golden")
+    sim, gold = learn(Kept(model), tmp_path / "sim"), learn(golden(), tmp_path / "golden")
     assert np.array_equal(sim[0], gold[0]) and same(sim[1], gold[1])
     assert sim[2]["sops"] == gold[2]["sops"] > 1000 and len(set(sim[0])) == 3
     # Killed after 40 samples, and gone on with in the other world: as if nothing had been.
     samples, labels = digits(CONFIG, 100)
-    for path, line in ((tmp_path / "sim", golden()), (tmp_path / "golden", Kept("sim", model))):
+    for path, line in ((tmp_path / "sim", golden()), (tmp_path / "golden", Kept(model))):
         with Device.open(line) as device:
             device.restore(path)
             assert np.array_equal(device.train(samples[40:], labels[40:]), sim[0][40:])
@@ -214,13 +228,14 @@ def test_a_script_cannot_tell_sim_from_golden(model, tmp_path):
 
 def test_the_line_is_in_use_while_samples_stream():
     """With the UART, bit by bit: 784-byte frames to a small network that is as slow as the board's."""
-    config = Config(sizes=(784, 4, 3), lanes=1, steps=2, cadence="step")
-    model = Model(config, Link(clock=24_000_000, baud=3_000_000), serial=True)
+    network = Network(sizes=(784, 4, 3), steps=2, cadence="step")
+    model = Model(Machine.holding(network, lanes=1), Link(clock=24_000_000, baud=3_000_000), serial=True)
     rng = np.random.default_rng(1)
     samples = (rng.integers(0, 256, (12, 784)) * (rng.random((12, 784)) < 0.3)).astype(np.uint8)
-    with Device.open(Simulated("sim", model)) as device, Device.open(golden(config, device.info().link)) as twin:
+    with (Device.open(Simulated(model), network=network) as device,
+          Device.open(golden(network, device.info().link, lanes=1)) as twin):  # fmt: skip
         for d in (device, twin):
-            d.load(initial_state(config, 1))
+            d.load(initial_state(network, 1))
         before = model.cycles, model.line_cycles
         classes = device.train(samples, [0, 1, 2] * 4)
         cycles, busy = model.cycles - before[0], model.line_cycles - before[1]

@@ -5,14 +5,16 @@ import pytest
 from amaranth import Value
 from faulty import Faulty
 
-from hw.config import Config
+from hw.machine import Machine
+from hw.network import Network
 from sim.build import build_library
 from sim.device import ENGINES, SimDevice
 from sim.fast import FastSimulator
 from sim.scenarios import exercise, random_sample, random_state
 from sim.simulator import Hang, SimulationError
 
-CONFIG = Config(sizes=(6, 5, 3), lanes=2, steps=3)
+NETWORK = Network(sizes=(6, 5, 3), steps=3)
+MACHINE = Machine.holding(NETWORK, lanes=2)
 
 
 class Echo(Faulty):
@@ -55,10 +57,10 @@ def test_faults_are_reported(fault: str, message: str):
 
 def test_all_engines_do_the_same_in_the_same_time():
     rng, seen = np.random.default_rng(8), []
-    state = random_state(CONFIG, rng)
-    samples = [random_sample(CONFIG, rng) for _ in range(6)]
+    state = random_state(NETWORK, rng)
+    samples = [random_sample(NETWORK, rng) for _ in range(6)]
     for engine in ENGINES:
-        with SimDevice(CONFIG, opt="quick", engine=engine) as device:
+        with SimDevice(NETWORK, MACHINE, opt="quick", engine=engine) as device:
             device.load(state)
             results = [device.run(sample, n % 3, "wtl") for n, sample in enumerate(samples)]
             seen.append((device.read(), device.counters(), [r.counts.tolist() for r in results]))
@@ -69,18 +71,21 @@ def test_all_engines_do_the_same_in_the_same_time():
 
 
 def test_equals_the_golden_model():
-    config = Config(sizes=(9, 7, 4), lanes=3, steps=4, input="events", stochastic=True)
-    seen = exercise(config, np.random.default_rng(2), samples=24, stall=0.2, engine="fast")
+    network = Network(sizes=(9, 7, 4), steps=4, input="events", stochastic=True)
+    machine = Machine.holding(network, lanes=4)
+    seen = exercise(network, np.random.default_rng(2), machine=machine, samples=24, stall=0.2, engine="fast")
     assert min(seen[name] for name in ("spikes", "weights changed", "thresholds changed", "saturated deltas")) >= 10
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"Echo: streams of \(40, 40\) bits and inputs \[\] are not legal; legal is streams of at most 32"):
+    with pytest.raises(
+        ValueError, match=r"Echo: streams of \(40, 40\) bits and inputs \[\] are not legal; legal is streams of at most 32"
+    ):
         build_library(Echo(bits=40), opt="quick")
     with pytest.raises(ValueError, match="engine: 'quick' is not legal; legal is cocotb or stepped or fast"):
-        SimDevice(CONFIG, engine="quick")
+        SimDevice(NETWORK, engine="quick")
     with pytest.raises(ValueError, match="waves, log: the engine fast has none"):
-        SimDevice(CONFIG, engine="fast", log="x")
+        SimDevice(NETWORK, engine="fast", log="x")
     with FastSimulator(build_library(Echo(), opt="quick")) as simulator:
         with pytest.raises(ValueError, match="stall_in: 1.0 is not legal"):
             simulator.submit(b"", 0, limit=1, stall_in=1.0)

@@ -1,9 +1,11 @@
-"""The proofs: one of them run, on the gateware and with its bug, and the texts of all bugs."""
+"""The proofs: one of them run, another with each commit, on the gateware and with its bug, and the texts of all bugs."""
+
+import shlex
 
 import pytest
 
 from sim.formal import PROOFS, main, prove, prove_with_bug
-from sim.mutants import ROOT
+from sim.mutants import ROOT, sample, turn
 
 
 def test_every_bug_has_its_place():
@@ -11,11 +13,12 @@ def test_every_bug_has_its_place():
         assert (ROOT / proof.file).read_text().count(proof.old) == 1 and proof.old != proof.new, proof
 
 
-def test_a_proof_passes_and_fails_with_its_bug(tmp_path, monkeypatch):
+@pytest.mark.parametrize("proof", sample(PROOFS, 1), ids=lambda proof: proof.name)
+def test_a_proof_of_this_commit_passes_and_fails_with_its_bug(proof, tmp_path, monkeypatch):
     monkeypatch.setattr("sim.formal.BUILD", tmp_path)
-    proof = next(proof for proof in PROOFS if proof.name == "writer")
-    assert prove(proof) == "PASS"
-    assert prove_with_bug(proof) == "FAIL"
+    again = f"again: python -m sim.formal --only {shlex.quote(proof.name)}, or make test TURN={turn()}"
+    assert prove(proof) == "PASS", again
+    assert prove_with_bug(proof) == "FAIL", again
 
 
 def test_an_unknown_proof_is_refused(capsys):

@@ -5,9 +5,10 @@ Follows docs/numerics.md line by line; slow, and meant to be read beside it.
 
 import numpy as np
 
-from hw.config import Config, Q
+from hw.network import Network
+from hw.numbers import Q
 
-TWELVE = Config(
+TWELVE = Network(
     sizes=(64, 32, 10), **{name: Q(4, 12) for name in ("w", "u", "trace", "delta", "grad")}, alpha_frac=12, theta_min=256
 )
 """Twelve fraction bits everywhere: 1.0 is 4096, the least value -32768, the greatest 32767. For cases worked out by hand."""
@@ -27,19 +28,20 @@ def xorshift(r):
     return r ^ (r << 5) % 2**32
 
 
-def turn(v, n, bits):
-    n %= bits
-    return ((v << n) | (v >> (bits - n))) % 2**bits
+def turn(v, n):
+    return ((v << n) | (v >> (16 - n))) % 2**16
 
 
-def random_word(c, r, l, i, j):
-    g, p = divmod(i, c.lanes)
-    row = sum(-(-c.sizes[k] // c.lanes) * c.sizes[k - 1] for k in range(1, l)) + g * c.sizes[l - 1] + j
-    a = r ^ (row + 2**16 * row) % 2**32
+def random_word(r, l, i, j):
+    tile_i, tile_j = i // 8, j // 8
+    key = 2**16 * (tile_i % 2**8) + 2**24 * (tile_j % 2**8) + tile_i // 2**8 + 2**5 * (tile_j // 2**8) + 2**10 * (l - 1)
+    a = r ^ key
     x, y = a // 2**16, a % 2**16
     for _ in range(4):
-        x, y = y ^ ((turn(x, 1, 16) & turn(x, 8, 16)) ^ turn(x, 2, 16)), x
-    return turn(2**16 * x + y, 5 * p, 32) ^ (0x9E3779B9 * p) % 2**32
+        x, y = y ^ ((turn(x, 1) & turn(x, 8)) ^ turn(x, 2)), x
+    h = 2**16 * x + y
+    bits = [h // 2**n % 2 ^ i // 2 ** (n % 3) % 2 ^ j // 2 ** ((n + n // 3) % 3) % 2 for n in range(32)]
+    return sum(bit * 2**n for n, bit in enumerate(bits))
 
 
 class Plain:
@@ -63,7 +65,7 @@ class Plain:
             for name in ("membrane", "spike", "theta_trace", "alpha_trace"):
                 v[f"{name}.{l}"] = [0] * c.sizes[l]
             v[f"weight_trace.{l - 1}"] = [0] * inputs[l - 1]
-            if learn and c.cadence == "sample":
+            if learn and c.cadence == "sample" and self.gathered() == 0:
                 v[f"theta_grad.{l}"] = [0] * c.sizes[l]
             if learn and c.lazy:
                 v[f"delta_sum.{l}"] = [0] * c.sizes[l]
@@ -72,10 +74,11 @@ class Plain:
             v["input_grad"] = [0] * c.sizes[1]
 
         for t in range(c.steps):
-            x = [1] if c.static else sample[t]
+            x = [256] if c.static else sample[t] if c.input == "frames" else [256 * s for s in sample[t]]
             alpha = list(v["alpha"])
+            rise = 2 ** (c.trace.f - 8)
             v["weight_trace.0"] = [
-                clip(alpha[0] * w // 2**c.alpha_frac + b * one, c.trace) for w, b in zip(v["weight_trace.0"], x, strict=True)
+                clip(alpha[0] * w // 2**c.alpha_frac + b * rise, c.trace) for w, b in zip(v["weight_trace.0"], x, strict=True)
             ]
             for l in layers:
                 a = alpha[l - 1]
@@ -85,7 +88,7 @@ class Plain:
                             row[j] = clip(row[j] - h, c.grad) if s else row[j]
                 for i in range(c.sizes[l]):
                     if l > 1 or not c.static or t == 0:
-                        values = sample if l == 1 and c.static else [256 * s for s in (x if l == 1 else v[f"spike.{l - 1}"])]
+                        values = sample if l == 1 and c.static else x if l == 1 else [256 * s for s in v[f"spike.{l - 1}"]]
                         total = sum(w * b for w, b in zip(v[f"weight.{l}"][i], values, strict=True))
                         v[f"current.{l}"][i] = clip(rounded(total, c.w.f + 8 - c.u.f), c.u)
                     theta, s = v[f"theta.{l}"][i], v[f"spike.{l}"][i]
@@ -100,7 +103,14 @@ class Plain:
             v["count"] = [n + s for n, s in zip(v["count"], v[f"spike.{last}"], strict=True)]
             if learn:
                 self.learn(label, learn)
-        if learn and c.cadence == "sample":
+        frame, full = None, self.gathered() == c.batch - 1
+        if "w" in learn and c.static:
+            shift, f = c.delta.f + c.trace.f - c.grad.f, 2 ** (c.trace.f - 8)
+            frame = [[clip(rounded(d * p * f, shift), c.grad) for p in sample] for d in v["input_grad"]]
+            if c.batch > 1:
+                pairs = zip(v["grad.1"], frame, strict=True)
+                v["grad.1"] = [[clip(a + b, c.grad) for a, b in zip(*rows, strict=True)] for rows in pairs]
+        if learn and full and c.cadence == "sample":
             for l in reversed(layers):
                 if "w" in learn and c.lazy:
                     traces = v[f"weight_trace.{l - 1}"]
@@ -111,15 +121,20 @@ class Plain:
                     ]
                     self.update_weights(l, total, k_w)
                     v[f"grad.{l}"] = [[0 if w else g for g, w in zip(row, traces, strict=True)] for row in v[f"grad.{l}"]]
-                elif "w" in learn and (l > 1 or not c.static):
+                elif "w" in learn and (l > 1 or not c.static or c.batch > 1):
                     self.update_weights(l, v[f"grad.{l}"], k_w)
                     v[f"grad.{l}"] = [[0] * c.sizes[l - 1] for _ in range(c.sizes[l])]
                 self.update_neurons(l, learn, v[f"theta_grad.{l}"])
-        if "w" in learn and c.static:
-            shift, f = c.delta.f + c.trace.f - c.grad.f, 2 ** (c.trace.f - 8)
-            self.update_weights(1, [[clip(rounded(d * p * f, shift), c.grad) for p in sample] for d in v["input_grad"]], k_w)
+        if frame is not None and c.batch == 1:
+            self.update_weights(1, frame, k_w)
+        if learn and c.batch > 1:
+            v["gathered"] = 0 if full else v["gathered"] + 1
         rank = [(n, u, -i) for i, (n, u) in enumerate(zip(v["count"], v[f"membrane.{last}"], strict=True))]
         v["class"] = -max(rank)[2]
+
+    def gathered(self):
+        """Samples of this batch whose gradients are gathered."""
+        return self.v.get("gathered", 0)
 
     def learn(self, label, learn):
         c, v, one = self.c, self.v, 2**self.c.trace.f
@@ -166,7 +181,7 @@ class Plain:
         n = c.grad.f - c.w.f + rate
         for i, row in enumerate(grad):
             for j, g in enumerate(row):
-                step = (g + random_word(c, v["rng"], l, i, j) % 2**n) // 2**n if c.stochastic else rounded(g, n)
+                step = (g + random_word(v["rng"], l, i, j) % 2**n) // 2**n if c.stochastic else rounded(g, n)
                 v[f"weight.{l}"][i][j] = clip(v[f"weight.{l}"][i][j] - step, c.w)
         if c.stochastic:
             v["rng"] = xorshift(v["rng"])

@@ -1,23 +1,25 @@
-"""Random configurations, states and samples for the golden model, and how often they showed its corners."""
+"""Random networks, states and samples for the golden model, and how often they showed its corners."""
 
 from collections import Counter
 
 import numpy as np
 from plain import TWELVE
 
-from hw.config import CADENCES, INPUTS, Config, Q
+from hw.network import CADENCES, INPUTS, Network
+from hw.numbers import Q
 from sw.checks import legal_state
 from sw.golden.state import initial_state
 
-SMALL = TWELVE.replace(sizes=(9, 7, 4), steps=5, lanes=3)
+SMALL = TWELVE.replace(sizes=(9, 7, 4), steps=5)
 FORMS = [{"input": kind, "cadence": cadence, "lazy": False} for cadence in CADENCES for kind in INPUTS]
 FORMS += [{"input": "events", "cadence": "sample", "lazy": True}]
+FORMS += [{"input": kind, "cadence": "sample", "lazy": False, "batch": 3} for kind in INPUTS]
 """Fields that decide how a network learns."""
 SATURATING = ("weight", "membrane", "weight_trace", "theta_trace", "alpha_trace", "input_grad", "theta_grad", "delta_sum")
 
 
 def random_config(random, **fixed):
-    """Any configuration with small layers that Config accepts."""
+    """Any network with small layers that is legal."""
     while True:
         formats = {
             name: Q(int(random.integers(1, 8)), int(random.integers(0, 16))) for name in ("w", "u", "trace", "delta", "grad")
@@ -25,10 +27,9 @@ def random_config(random, **fixed):
         trace_bits = (2, 5) if fixed.get("lazy") else (2, 4)  # narrow enough to saturate, or to be refused
         formats["trace"] = Q(int(random.integers(*trace_bits)), int(random.integers(8, 16)))
         try:
-            return Config(
-                sizes=tuple(int(n) for n in random.integers(1, 10, random.integers(3, 7))),
+            return Network(
+                sizes=tuple(int(n) for n in random.integers(1, 12, random.integers(2, 8))),
                 steps=int(random.integers(1, 6)),
-                lanes=int(random.integers(1, 9)),
                 stochastic=bool(random.integers(2)),
                 alpha_frac=int(random.integers(4, 17)),
                 theta_min=int(random.integers(1, 9)),
@@ -56,10 +57,14 @@ def random_state(config, random):
 def random_sample(config, random):
     if config.static:
         return (random.integers(0, 256, config.sizes[0]) * (random.random(config.sizes[0]) < 0.7)).astype(np.uint8)
-    return random.random((config.steps, config.sizes[0])) < random.choice([0, 0.2, 0.6, 1])
+    events = random.random((config.steps, config.sizes[0])) < random.choice([0, 0.2, 0.6, 1])
+    return events if config.input == "events" else (events * random.integers(0, 256, events.shape)).astype(np.uint8)
 
 
-CORNERS = ("spikes", "ties", "errors", "theta at its floor", "alpha at its floor", "alpha 1", *(f"{name} saturated" for name in SATURATING))
+CORNERS = (
+    "spikes", "ties", "errors", "theta at its floor", "alpha at its floor", "alpha 1",
+    *(f"{name} saturated" for name in SATURATING),
+)  # fmt: skip
 """What `corners` counts."""
 
 
@@ -85,9 +90,12 @@ def corners(config, state):
 
 
 def seldom(hit, form, *more):
-    """What was seen so seldom that the comparison proves little: of CORNERS, but for what there is not in this one of FORMS, and `more`."""
+    """What was seen so seldom that the comparison proves little: of CORNERS and of `more`.
+
+    What a network of this one of FORMS cannot show does not count.
+    """
     none = {
-        "input_grad saturated": form["input"] == "events",
+        "input_grad saturated": form["input"] != "static",
         "theta_grad saturated": form["cadence"] == "step",
         "weight_trace saturated": form["lazy"],  # which has room for all spikes of a sample
         "theta_trace saturated": form["lazy"],

@@ -6,10 +6,10 @@ import struct
 import numpy as np
 import pytest
 
-from hw.config import Config
+from hw.network import Network
 from sw import data
 
-C = Config()
+C = Network()
 
 
 def test_digits_are_split_once_and_for_all():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from plain import TWELVE as C
 
-from hw.config import Q
+from hw.numbers import Q
 from sw.golden.error import delta as errors
 from sw.golden.error import descent
 from sw.golden.error.output import error_table, output_error, surrogate_table
@@ -95,9 +95,9 @@ def test_thresholds_have_a_floor_and_a_ceiling():
 
 def test_leakage_takes_the_mean_over_the_next_power_of_two_and_stays_in_range():
     # 32 neurons: the shift is 5 + rate; 10 neurons: 4 + rate
-    assert descent.leakage(1000, 32 * 7 + 16, 1, 0, C) == 992
-    assert descent.leakage(1000, 32 * 7 + 15, 1, 0, C) == 993
-    assert descent.leakage(1000, -(16 * 4 * 3), 2, 2, C) == 1003
-    assert descent.leakage(1000, 1 << 20, 1, 0, C) == 0
-    assert descent.leakage(1000, -(1 << 20), 1, 0, C) == 4096
-    assert isinstance(descent.leakage(1000, 5, 1, 15, C), int)
+    assert descent.leakage(1000, 32 * 7 + 16, 32, 0, C) == 992
+    assert descent.leakage(1000, 32 * 7 + 15, 32, 0, C) == 993
+    assert descent.leakage(1000, -(16 * 4 * 3), 10, 2, C) == 1003
+    assert descent.leakage(1000, 1 << 20, 32, 0, C) == 0
+    assert descent.leakage(1000, -(1 << 20), 32, 0, C) == 4096
+    assert isinstance(descent.leakage(1000, 5, 32, 15, C), int)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
 
-from hw.config import Config
+from hw.network import Network
 from sw import compiler
 from sw.golden.fast import FastNetwork
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 
 
-def same(a: Network, b: Network) -> bool:
+def same(a: GoldenNetwork, b: GoldenNetwork) -> bool:
     x, y = a.read(), b.read()
     counted = (a.sops, a.sops_skipped) == (b.sops, b.sops_skipped)
     return counted and x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x)
@@ -22,10 +22,14 @@ def same(a: Network, b: Network) -> bool:
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(str(value) for value in form.values()))
 def test_equals_the_plain_one(form):
     random, hit = np.random.default_rng(11), Counter()
-    for _ in range(30):
+    for _ in range(90):
         c = random_config(random, **form)
-        plain, fast, state = Network(c), FastNetwork(c), random_state(c, random)
-        rates = dict(zip(("rate_w", "rate_theta", "rate_alpha"), random.integers(0, random.choice([3, 8, 16]), 3).tolist(), strict=True))
+        grain = int(random.integers(1, 9))
+        visits, state = [(grain, False)] * c.n_layers, random_state(c, random)
+        plain, fast = GoldenNetwork(c, visits=visits), FastNetwork(c, visits=visits)
+        rates = dict(
+            zip(("rate_w", "rate_theta", "rate_alpha"), random.integers(0, random.choice([3, 8, 16]), 3).tolist(), strict=True)
+        )
         for network in (plain, fast):
             network.load(state)
             vars(network).update(rates)
@@ -43,7 +47,7 @@ def test_equals_the_plain_one(form):
 
 def test_step_by_step_is_the_same():
     for config in (SMALL, SMALL.replace(cadence="step", input="events", stochastic=True)):
-        plain, fast, random = Network(config), FastNetwork(config), np.random.default_rng(0)
+        plain, fast, random = GoldenNetwork(config), FastNetwork(config), np.random.default_rng(0)
         for network in (plain, fast):
             network.load(initial_state(config, 1, theta=0.3))
         for label in range(3):
@@ -57,10 +61,11 @@ def test_step_by_step_is_the_same():
 
 
 def test_all_layers_and_bad_samples():
-    config = Config(sizes=(64, 24, 16, 12, 9, 10), steps=4, lanes=5)
-    plain, fast = Network(config), FastNetwork(config)
+    config = Network(sizes=(64, *range(24, 9, -1), 10), steps=4)
+    visits = [(5, False)] * config.n_layers
+    plain, fast = GoldenNetwork(config, visits=visits), FastNetwork(config, visits=visits)
     for network in (plain, fast):
-        network.load(initial_state(config, 1, theta=0.3, gain=2.0))
+        network.load(initial_state(config, 1, theta=0.3, gain=3.0))
         for label in range(5):
             network.run(np.arange(64) * label, label, "wtl")
         with pytest.raises(ValueError, match="label: 10 is not a class; legal is 0 to 9"):

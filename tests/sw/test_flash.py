@@ -11,14 +11,18 @@ import pytest
 from boards import BOARDS
 from hw.host.protocol import Link
 from hw.host.stored import SECTOR, Stored
-from sim.scenarios import random_config, random_state
+from hw.machine import Machine
+from hw.plan import compile
+from sim.scenarios import random_machine, random_network, random_state
 from sw import flash, train_device
 from sw.device import Device
 from sw.flash import image
 from sw.transport import pty
 from sw.transport.base import DeviceError
 from sw.transport.frames import parse_request
-from tests.sw.test_link import CONFIG, LINK, golden, same, start
+from sw.transport.golden import Model
+from sw.transport.process import InProcess
+from tests.sw.test_link import CONFIG, LINK, MACHINE, golden, same, start
 
 RATES = {"rate_w": 1, "rate_theta": 2, "rate_alpha": 15}
 
@@ -27,42 +31,45 @@ RATES = {"rate_w": 1, "rate_theta": 2, "rate_alpha": 15}
 @pytest.mark.parametrize("buffer", [256, 1024, 4096])
 def test_an_image_is_what_a_host_would_send(seed, buffer):
     rng = np.random.default_rng(seed)
-    config = random_config(rng)
+    config = random_network(rng)
     link = Link(clock=24_000_000, baud=3_000_000, buffer=buffer)
-    stored, state = Stored(config, link, 0), {"class": np.array(0)} | random_state(config, rng)
-    with Device.open(golden(config, link)) as device:
+    exact = seed % 2 == 0
+    machine = Machine.holding(config, lanes=int(rng.choice([1, 2, 4, 8]))) if exact else random_machine(rng, config)
+    stored, state = Stored(machine, link, 0), {"class": np.array(0)} | random_state(config, rng)
+    with Device.open(InProcess("golden", Model(machine, link)), network=config) as device:
         device.load(state)
         state = device.read_state()
-    data = image(config, link, state, RATES)
+    data = image(compile(config, machine), link, state, RATES)
     assert len(data) == stored.size and (stored.size + 4) % SECTOR == 0
     assert data[:4] == stored.identity and zlib.crc32(data[4:-4]).to_bytes(4, "little") == data[-4:] and data[-5] == 0
     first, *frames = [frame for frame in data[4:-4].split(b"\0") if frame]
     assert parse_request(first, buffer) == (0, b"", True)
     assert all(parse_request(frame, buffer) for frame in frames)
-    line = golden(config, link)
+    line = InProcess("golden", Model(machine, link))
     line.model.run(data[4:-4])
     with Device.open(line) as device:
+        assert device.network == config
         assert same({**device.read_state(), "class": state["class"]}, state) and device.rates == RATES
     used = 8 + sum(len(frame) + 1 for frame in (first, *frames))
-    assert used > stored.size - SECTOR - stored.size // 12, "much of the image is padding"
+    assert not exact or stored.size < 3 * used + SECTOR, "most of the image is padding"
 
 
 def test_a_network_that_lacks_an_array_is_none():
     with pytest.raises(ValueError, match="alpha_grad: is missing"):
-        image(CONFIG, LINK, start(CONFIG, 1), RATES)
+        image(compile(CONFIG, MACHINE), LINK, start(CONFIG, 1), RATES)
 
 
 def test_the_places_of_the_boards():
     """Behind the bitstream and within the flash, in blocks of 64 KiB, which openFPGALoader erases."""
     sizes = {"ice40": 135_100, "ecp5": 15_300_000 // 8}
     for board in BOARDS.values():
-        stored = board.stored(board.config)
+        stored = board.stored(board.design.machine)
         assert (stored is None) == (board.name == "orangecrab-25f")
         if stored:
             assert stored.offset % 0x10000 == 0 and sizes[board.chip.family.name] < stored.offset
             assert stored.offset + -(-stored.size // 0x10000) * 0x10000 <= 4 << 20
     with pytest.raises(ValueError, match="offset: 0x1001 is not legal; legal is a multiple of 0x1000"):
-        Stored(CONFIG, LINK, 0x1001)
+        Stored(MACHINE, LINK, 0x1001)
 
 
 # -- openFPGALoader --------------------------------------------------------------------------------------------------------------
@@ -112,7 +119,9 @@ def test_a_board_is_written_and_read_back(loader):
     assert held.read_bytes() == b"\xff" * board.flash + data + b"\xff" * (0x20_0000 - board.flash - len(data))
 
 
-@pytest.mark.parametrize(("fault", "says"), [({"lost": 0xFF}, "does not hold what was written"), ({"broken": "no cable"}, r"\(no cable\)")])
+@pytest.mark.parametrize(
+    ("fault", "says"), [({"lost": 0xFF}, "does not hold what was written"), ({"broken": "no cable"}, r"\(no cable\)")]
+)
 def test_a_flash_that_does_not_hold_it_is_an_error(loader, fault, says):
     loader(**fault)
     with pytest.raises(DeviceError, match=f"flash: icebreaker .*{says}"):
@@ -134,14 +143,18 @@ def test_a_board_that_does_not_come_back():
     line.store = lambda stored, board: setattr(line.model, "run", lambda data=b"", **options: (len(data), b""))
     with Device.open(line) as device:
         device.load(start(CONFIG, 1))
-        with pytest.raises(DeviceError, match="the flash holds the network, but the device does not come back; is its bitstream in the flash, too"):
+        with pytest.raises(
+            DeviceError, match="the flash holds the network, but the device does not come back; is its bitstream in the flash, too"
+        ):
             device.store("ulx3s-85f")
 
 
-@pytest.mark.parametrize(("arguments", "says"), [(["--port", "golden", "--store"], "--store: golden has no flash"),
-                                                 (["--port", "/dev/nonesuch", "--store"], "board: none has no flash"),
-                                                 (["--port", "golden", "--keep", "--restore", "x"], "--keep: not beside --restore"),
-                                                 (["--port", "golden", "--flash", "x"], "flash: x is not legal at port golden")])  # fmt: skip
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--port", "golden", "--store"], "--store: golden has no flash"),
+    (["--port", "/dev/nonesuch", "--store"], "board: none has no flash"),
+    (["--port", "golden", "--keep", "--restore", "x"], "--keep: not beside --restore"),
+    (["--port", "golden", "--flash", "x"], "flash: x is not legal at port golden"),
+])  # fmt: skip
 def test_what_cannot_be_stored_is_refused_before_the_work(arguments, says, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         train_device.main(arguments)

@@ -6,7 +6,7 @@ from math import floor, inf
 import pytest
 import torch
 
-from hw.config import Q
+from hw.numbers import Q
 from sw.golden.fixed import clipped, dither_shift, floor_shift, raw, round_shift, saturate
 
 SMALL = [0, 1, 2, 3, 127, 128, 129, 255, 256, 257]
@@ -54,4 +54,5 @@ def test_real_numbers_become_the_nearest_raw_integers():
     real = [-inf, -4.26, -4.25, -0.75, -0.25, 0.24, 0.25, 3.74, 3.75, inf]
     assert raw(real, q.one, q.low, q.high).tolist() == [-8, -8, -8, -1, 0, 0, 1, 7, 7, 7]
     assert clipped(real, q.one, q.low, q.high) == 4
-    assert raw(0.5, 4096, 0, 4096) == 2048 and raw([0.01], 4096, 256, 32767).tolist() == [256]  # a leakage factor; a threshold below the floor
+    assert raw(0.5, 4096, 0, 4096) == 2048  # a leakage factor
+    assert raw([0.01], 4096, 256, 32767).tolist() == [256]  # a threshold below the floor

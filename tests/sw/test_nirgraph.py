@@ -12,11 +12,13 @@ N, M, T = 5, 7, 40
 
 
 def random_lif(rng, n=N, tau=8e-3):
-    return nir.LIF(tau=np.full(n, tau), r=rng.uniform(1, 9, n), v_leak=rng.normal(0, 0.1, n), v_threshold=rng.uniform(0.5, 2, n), v_reset=np.zeros(n))
+    return nir.LIF(tau=np.full(n, tau), r=rng.uniform(1, 9, n), v_leak=rng.normal(0, 0.1, n), v_threshold=rng.uniform(0.5, 2, n),
+                   v_reset=np.zeros(n))  # fmt: skip
 
 
 def chain(*nodes, inputs=M):
-    names = {"input": nir.Input(np.array([inputs])), **{f"n{k}": node for k, node in enumerate(nodes)}, "output": nir.Output(np.array([1]))}
+    named = {f"n{k}": node for k, node in enumerate(nodes)}
+    names = {"input": nir.Input(np.array([inputs])), **named, "output": nir.Output(np.array([1]))}
     return nir.NIRGraph(nodes=names, edges=list(zip(names, list(names)[1:], strict=False)), type_check=False)
 
 
@@ -75,7 +77,8 @@ def test_if_and_current_neurons_without_memory_of_the_current():
     (layer,), _ = nirgraph.layers(chain(nir.Linear(w), neurons), SOFT)
     assert np.allclose(layer.weight, 2 * w) and (layer.alpha == 1).all()
     for tau_syn in (1e-3, 0.0):
-        cuba = nir.CubaLIF(tau_syn=np.full(N, tau_syn), tau_mem=np.full(N, 4e-3), r=np.full(N, 8.0), v_leak=np.zeros(N), v_threshold=np.ones(N), w_in=np.full(N, 3.0))
+        cuba = nir.CubaLIF(tau_syn=np.full(N, tau_syn), tau_mem=np.full(N, 4e-3), r=np.full(N, 8.0), v_leak=np.zeros(N),
+                           v_threshold=np.ones(N), w_in=np.full(N, 3.0))  # fmt: skip
         (layer,), _ = nirgraph.layers(chain(nir.Linear(w), cuba), SOFT)
         assert np.allclose(layer.weight, 6 * w) and np.allclose(layer.alpha, 0.75)
 
@@ -85,12 +88,16 @@ def test_if_and_current_neurons_without_memory_of_the_current():
 def test_graphs_bring_layers_back(unit_gain, decay, tmp_path):
     rng = np.random.default_rng(4)
     network = [
-        Layer(name="a", weight=rng.normal(size=(6, M)), bias=rng.normal(size=6), theta=rng.uniform(0.5, 2, 6), alpha=np.full(6, 0.9), unit_gain=unit_gain),
-        Layer(name="b", weight=rng.normal(size=(5, 6)), bias=np.zeros(5), theta=np.ones(5), alpha=np.full(5, 1.0), unit_gain=unit_gain),
-        Layer(name="c", weight=rng.normal(size=(4, 5)), bias=np.zeros(4), theta=np.ones(4), alpha=np.full(4, 0.0), unit_gain=unit_gain),
+        Layer(name="a", weight=rng.normal(size=(6, M)), bias=rng.normal(size=6), theta=rng.uniform(0.5, 2, 6),
+              alpha=np.full(6, 0.9), unit_gain=unit_gain),
+        Layer(name="b", weight=rng.normal(size=(5, 6)), bias=np.zeros(5), theta=np.ones(5), alpha=np.full(5, 1.0),
+              unit_gain=unit_gain),
+        Layer(name="c", weight=rng.normal(size=(4, 5)), bias=np.zeros(4), theta=np.ones(4), alpha=np.full(4, 0.0),
+              unit_gain=unit_gain),
     ]  # fmt: skip
     nir.write(tmp_path / "x.nir", nirgraph.graph(network, 2e-3, decay))
-    again, said = nirgraph.layers(nirgraph.read(tmp_path / "x.nir"), Reading(dt=2e-3, decay=decay))  # no reset given: the file has it
+    # No reset given: the file has it.
+    again, said = nirgraph.layers(nirgraph.read(tmp_path / "x.nir"), Reading(dt=2e-3, decay=decay))
     assert not said and [layer.name for layer in again] == ["a", "b", "c"]
     for old, new in zip(network, again, strict=True):
         for name in ("weight", "bias", "theta", "alpha"):
@@ -101,7 +108,8 @@ def test_graphs_bring_layers_back(unit_gain, decay, tmp_path):
 
 def test_scaling_a_neuron_changes_no_spike():
     rng = np.random.default_rng(5)
-    layer = Layer(name="a", weight=rng.normal(0.2, 0.5, (N, M)), bias=rng.normal(0, 0.1, N), theta=rng.uniform(0.5, 2, N), alpha=np.full(N, 0.8))
+    layer = Layer(name="a", weight=rng.normal(0.2, 0.5, (N, M)), bias=rng.normal(0, 0.1, N), theta=rng.uniform(0.5, 2, N),
+                  alpha=np.full(N, 0.8))  # fmt: skip
     other = nirgraph.same_thresholds(layer, rng.uniform(0.1, 9, N))
     u, v, spikes = np.zeros((1, N)), np.zeros((1, N)), 0
     for x in rng.integers(0, 2, (T, 1, M)):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from plain import TWELVE as C
 
-from hw.config import Config, Q
+from hw.network import Network
+from hw.numbers import Q
 from sw import data, learn
 from sw.checks import check_state
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import RECIPES, Recipe
 from sw.golden.state import initial_state
 
@@ -82,8 +83,8 @@ def test_every_epoch_shows_every_sample_once_in_its_own_order():
 @pytest.mark.parametrize("switches", ["w", "wtl"])
 @pytest.mark.parametrize("cadence, input", [("sample", "static"), ("step", "events")])
 def test_a_third_of_an_epoch_learns_most_digits(cadence, input, switches):
-    config = Config(sizes=(64, 20, 10), steps=5, cadence=cadence, input=input)
-    digits, network = data.load("digits", config), Network(config)
+    config = Network(sizes=(64, 20, 10), steps=5, cadence=cadence, input=input)
+    digits, network = data.load("digits", config), GoldenNetwork(config)
     n = max(learn.learn(network, digits, switches, epochs=1, samples=480))
     right = sum(network.run(digits.test.sample(i)).winner == digits.test.labels[i] for i in range(120))
     assert n == 480 and right >= 80, f"{right} of 120"
@@ -91,23 +92,25 @@ def test_a_third_of_an_epoch_learns_most_digits(cadence, input, switches):
 
 def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
     path = tmp_path / "report.json"
-    short = ["--sizes", "64-5-10", "--steps", "2", "--samples", "40", "--seeds", "2", "--epochs", "2"]
+    short = ["--net", "64-5-10", "--steps", "2", "--samples", "40", "--seeds", "2", "--epochs", "2"]
     assert learn.main([*short, "--learn", "w,tl", "--json", str(path)]) == 0
     text, report = capsys.readouterr().out, json.loads(path.read_text())
-    assert report["config"]["sizes"] == [64, 5, 10] and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
+    assert report["network"]["sizes"] == [64, 5, 10] and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
     assert report["mean"]["w"] == pytest.approx(np.mean([row[-1] for row in report["test_accuracy"]["w"]]))
     assert f"{100 * report['mean']['tl']:.2f}" in text and "digits, 64-5-10, T = 2" in text
 
 
 def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
-    digits = data.load("digits", Config())
+    digits = data.load("digits", Network())
     chosen = digits.validation(360)
     images = {image.tobytes() for image in digits.test.images}
-    assert len(chosen.test) == 360 and len(chosen.train) == 1437 - 360 and not images & {image.tobytes() for image in chosen.test.images}
+    assert len(chosen.test) == 360 and len(chosen.train) == 1437 - 360
+    assert not images & {image.tobytes() for image in chosen.test.images}
     assert np.array_equal(np.sort(np.concatenate([chosen.train.images, chosen.test.images]), 0), np.sort(digits.train.images, 0))
     again = digits.validation(360)
     assert np.array_equal(again.test.images, chosen.test.images) and min(np.bincount(chosen.test.labels)) > 30
-    short, paths = ["--sizes", "64-5-10", "--steps", "2", "--samples", "60", "--seeds", "1", "--epochs", "1"], [tmp_path / n for n in "ab"]
+    short = ["--net", "64-5-10", "--steps", "2", "--samples", "60", "--seeds", "1", "--epochs", "1"]
+    paths = [tmp_path / n for n in "ab"]
     assert learn.main([*short, "--validate", "360", "--json", str(paths[0])]) == 0
     assert learn.main([*short, "--validate", "360", "--rate-w", "3", "--halve-at", "0.5", "--beta", "6", "--scale", "0.25",
                        "--json", str(paths[1])]) == 0  # fmt: skip
@@ -119,8 +122,8 @@ def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--sizes", "64-x-10"], "--sizes: '64-x-10' is not legal; legal is whole numbers joined by -, such as 64-32-10"),
-        (["--sizes", "63-9-10"], "sizes: an input of 63 is not legal; digits has images of 64 pixels"),
+        (["--net", "64-x-10"], "--net: 'x' at character 4 of '64-x-10' is not legal; legal is whole numbers joined by -"),
+        (["--net", "63-9-10"], "sizes: an input of 63 is not legal; digits has images of 64 pixels"),
         (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
         (["--learn", "wz"], "learn: 'wz' is not legal"),
         (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),

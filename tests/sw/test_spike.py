@@ -3,7 +3,7 @@
 import torch
 from plain import TWELVE as C
 
-from hw.config import Q
+from hw.numbers import Q
 from sw.golden.spike.membrane import fire, leak, weight_trace
 from sw.golden.spike.readout import winner
 
@@ -51,11 +51,12 @@ def test_layers_side_by_side_have_their_own_leakage():
     assert [x.tolist() for x in both] == [[0, 4, 9], [0, -5, -9], [9, 11, 14]]
 
 
-def test_weight_trace_leaks_then_adds_a_spike_and_saturates():
-    assert weight_trace(ints(4097, 4097, 32767, 0), ints(0, 1, 1, 1), HALF, C).tolist() == [2048, 6144, 20479, 4096]
-    assert weight_trace(ints(32767), ints(1), ONE, C).tolist() == [32767]
+def test_weight_trace_leaks_then_adds_a_value_and_saturates():
+    """A value is in 1/256, a spike 256."""
+    assert weight_trace(ints(4097, 4097, 32767, 0, 0), ints(0, 256, 256, 256, 3), HALF, C).tolist() == [2048, 6144, 20479, 4096, 48]
+    assert weight_trace(ints(32767), ints(256), ONE, C).tolist() == [32767]
     narrow = C.replace(trace=Q(2, 8))
-    assert weight_trace(ints(256, 511), ints(1, 1), ONE, narrow).tolist() == [511, 511]
+    assert weight_trace(ints(256, 511), ints(256, 255), ONE, narrow).tolist() == [511, 511]
 
 
 def test_readout_breaks_ties_by_membrane_then_by_index():

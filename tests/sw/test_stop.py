@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from hw.config import PHI_STEP_FRAC, Config, Q
-from sw.golden.network import Network
+from hw.network import Network
+from hw.numbers import PHI_STEP_FRAC, Q
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 from sw.stop import Parameters, stop
 
@@ -93,8 +94,9 @@ def test_bad_arguments_are_named():
 
 
 # -- the golden model --------------------------------------------------------------------------------
-WIDE = Config(
-    sizes=(20, 16, 12, 5), steps=9, input="events", w=Q(3, 15), u=Q(4, 14), trace=Q(3, 15), delta=Q(3, 15), grad=Q(3, 15), alpha_frac=15
+WIDE = Network(
+    sizes=(20, 16, 12, 5), steps=9, input="events", w=Q(3, 15), u=Q(4, 14), trace=Q(3, 15), delta=Q(3, 15), grad=Q(3, 15),
+    alpha_frac=15,
 )  # fmt: skip
 ALPHA = 0.5
 ROUNDING = 1.5 / (1 - ALPHA)  # LSB: a current is off by at most 1/2, each leak by 1, and old errors leak away
@@ -128,7 +130,7 @@ def steady_case(config, beta):
 def test_golden_model_follows_float_stop(loss):
     c, beta, label = WIDE, 1.0, 3
     state, sample, p, x = steady_case(c, beta)
-    network = Network(c)
+    network = GoldenNetwork(c)
     network.load(state | {"error_table": initial_state(c, 0, beta=beta, loss=loss)["error_table"]})
     table = torch.tensor(state["surrogate"] / 4096)
 
@@ -175,7 +177,7 @@ def test_static_frame_is_the_same_input_in_every_step():
         gap = min(float((u - theta).abs().min()) for step in record.membrane for u, theta in zip(step, p.theta, strict=True))
         if gap > 2 * ROUNDING / c.u.one:
             break
-    network = Network(c)
+    network = GoldenNetwork(c)
     network.load(state)
     network.rate_w = 2
     network.run(frame, 2, "w")

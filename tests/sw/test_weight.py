@@ -6,11 +6,12 @@ import pytest
 import torch
 from plain import TWELVE as C
 
-from hw.config import Config, Q
+from hw.network import Network
+from hw.numbers import Q
 from sw.golden.weight import lanes
-from sw.golden.weight.dither import Dither, mix, xorshift32
+from sw.golden.weight.dither import Dither, flips, mix, tile_key, xorshift32
 
-WIDEST = Config(sizes=(4096, 5, 10), w=Q(1, 17), u=Q(3, 15), trace=Q(3, 15), delta=Q(3, 15), grad=Q(1, 17))
+WIDEST = Network(sizes=(4096, 5, 10), w=Q(1, 17), u=Q(3, 15), trace=Q(3, 15), delta=Q(3, 15), grad=Q(1, 17))
 
 
 def matrix(config, n, m, seed=0, extreme=False):
@@ -90,20 +91,36 @@ def test_mix_maps_different_words_to_different_words():
     assert int(mix(a).max()) < 1 << 32 and int(mix(a).min()) >= 0
 
 
-@pytest.mark.parametrize("lanes_, sizes", [(1, (5, 3, 2)), (8, (9, 13, 10)), (5, (3, 7, 11, 4)), (40, (6, 50, 3))])
-def test_random_words_belong_to_places(lanes_, sizes):
-    c = Config(sizes=sizes, lanes=lanes_, stochastic=True)
+@pytest.mark.parametrize("sizes", [(5, 3, 2), (19, 13, 10), (3, 7, 11, 4), (6, 50, 3)])
+def test_random_words_belong_to_places(sizes):
+    c = Network(sizes=sizes, stochastic=True)
     for r in (1, 0xFFFF_FFFF, 0x1234_5678):
         for l in c.layers:
             got = Dither(c, l)(r)
-            assert got.tolist() == [[plain.random_word(c, r, l, i, j) for j in range(sizes[l - 1])] for i in range(sizes[l])]
+            assert got.tolist() == [[plain.random_word(r, l, i, j) for j in range(sizes[l - 1])] for i in range(sizes[l])]
+
+
+def test_the_key_of_a_tile_has_room_for_the_largest_layers():
+    """Weights of many layers, of neurons and inputs far apart: each tile has another key, and each word is that of the contract."""
+    places = torch.tensor([0, 1, 7, 8, 255, 256, 2047, 2048, 4096, 32768, 65535])
+    i, j = (grid.flatten() for grid in torch.meshgrid(places, places, indexing="ij"))
+    keys, tiles, r = set(), set(), 0x89AB_CDEF
+    for l in (1, 2, 3, 16):
+        key = tile_key(l - 1, i >> 3, j >> 3)
+        words = mix(key ^ r) ^ flips(i & 7, of_input=False) ^ flips(j & 7, of_input=True)
+        assert words.tolist() == [plain.random_word(r, l, *place) for place in zip(i.tolist(), j.tolist(), strict=True)]
+        keys.update(key.tolist())
+        tiles.update((l, *tile) for tile in zip((i >> 3).tolist(), (j >> 3).tolist(), strict=True))
+    assert len(keys) == len(tiles) and max(keys) < 1 << 32
 
 
 def test_random_words_are_spread():
-    """Each bit of the words of one pass is set about half of the time, in every lane; neighbours agree hardly more than by chance."""
-    words = Dither(Config(sizes=(256, 64, 10), stochastic=True), 1)(0xDEAD_BEEF)
+    """In a tile every bit is set in half of the words, 32 that differ; tiles differ, neighbours in half of the bits."""
+    words = Dither(Network(sizes=(256, 64, 10), stochastic=True), 1)(0xDEAD_BEEF)
     bits = (words[..., None] >> torch.arange(32)) & 1
-    n = words.numel()
-    assert (bits.double().mean((0, 1)) - 0.5).abs().max() < 5 * 0.5 / n**0.5
-    agree = (bits[:, 1:] == bits[:, :-1]).double().mean((0, 1))
-    assert (agree - 0.5).abs().max() < 0.15
+    tile = bits.view(8, 8, 32, 8, 32).transpose(1, 2).reshape(-1, 64, 32)
+    assert (tile.sum(1) == 32).all()
+    assert all(len(set(row.tolist())) == 32 for row in (tile << torch.arange(32)).sum(-1))
+    assert len(words[::8, ::8].unique()) == 8 * 32
+    for a, b in ((bits[:, 8:], bits[:, :-8]), (bits[8:], bits[:-8])):
+        assert 0.4 < (a == b).double().mean() < 0.6

@@ -5,13 +5,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "headless_shell")
+HERE = Path(sys.prefix) / "bin"  # where `make browser` puts it
 MISSING = (
-    f"headless Chromium is missing (none of {', '.join(NAMES)} on the PATH): run `make browser`, which installs a Debian package, "
-    "or name one in the environment variable CHROMIUM"
+    f"no headless Chromium shows a page ({', '.join(NAMES)}, or what the environment variable CHROMIUM names):"
+    " run `make browser`"
 )
 INSPECT = """(() => {
   const shown = e => e.getClientRects().length > 0, width = document.documentElement.clientWidth;
@@ -19,18 +22,37 @@ INSPECT = """(() => {
   const all = [...document.body.querySelectorAll('*')];
   return {
     width, page: document.documentElement.scrollWidth,
-    beyond: all.filter(e => shown(e) && !scrolls(e) && (e.getBoundingClientRect().right > width + 0.5 || e.getBoundingClientRect().left < -0.5))
+    beyond: all.filter(e => shown(e) && !scrolls(e))
+      .filter(e => e.getBoundingClientRect().right > width + 0.5 || e.getBoundingClientRect().left < -0.5)
       .map(e => e.tagName + '.' + e.className),
-    images: [...document.images].map(i => ({ok: i.complete && i.naturalWidth > 0, alt: i.alt, width: i.getBoundingClientRect().width})),
+    images: [...document.images].map(
+      i => ({ok: i.complete && i.naturalWidth > 0, alt: i.alt, width: i.getBoundingClientRect().width})),
     text: Math.min(...all.filter(e => e.innerText && shown(e)).map(e => parseFloat(getComputedStyle(e).fontSize))),
     outside: [...document.querySelectorAll('[src], link[href]')].map(e => e.src || e.href).filter(n => !n.startsWith('data:')),
   };
 })()"""
 
 
+def commands() -> Iterator[str]:
+    """The browsers that are there, working or not."""
+    names = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else NAMES
+    return filter(None, (shutil.which(name, path=path) for path in (HERE, None) for name in names))
+
+
 def find() -> str | None:
-    """The browser's command, or None."""
-    return next(filter(None, map(shutil.which, filter(None, (os.environ.get("CHROMIUM"), *NAMES)))), None)
+    """The command of the first browser that shows a page, or None."""
+    return next(filter(works, commands()), None)
+
+
+def works(command: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text("<!doctype html><p>text</p>")
+        try:
+            with Chromium(command) as browser:
+                return browser.open(page, 1000)["width"] == 1000
+        except (AssertionError, OSError):
+            return False
 
 
 class Chromium:
@@ -45,19 +67,27 @@ class Chromium:
         self.pipe_out, from_browser = os.pipe()
         # The browser reads commands from descriptor 3 and writes answers to descriptor 4.
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
-                   "--no-first-run", "--disable-extensions", f"--user-data-dir={self.profile.name}")  # fmt: skip
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                   "--remote-debugging-pipe", "--no-first-run", "--disable-extensions",
+                   f"--user-data-dir={self.profile.name}")  # fmt: skip
         self.process = subprocess.Popen(
-            ["bash", "-c", shell, self.command, *options], pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            ["bash", "-c", shell, self.command, *options],
+            pass_fds=(to_browser, from_browser),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
         self.answers = os.fdopen(self.pipe_out, "rb")
         self.left = b""
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime"):
-            self.ask(f"{domain}.enable")
+        try:
+            target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+            self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime"):
+                self.ask(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +124,8 @@ class Chromium:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 800)
         went = self.ask("Page.navigate", url=page.resolve().as_uri())
         assert "errorText" not in went, went
-        script = "new Promise(done => { const ask = () => document.readyState === 'complete' && location.href !== 'about:blank' ? done(1) : setTimeout(ask, 20); ask(); })"
+        loaded = "document.readyState === 'complete' && location.href !== 'about:blank'"
+        script = f"new Promise(done => {{ const ask = () => {loaded} ? done(1) : setTimeout(ask, 20); ask(); }})"
         self.ask("Runtime.evaluate", expression=script, awaitPromise=True)
         found = self.ask("Runtime.evaluate", expression=INSPECT, returnByValue=True)["result"]["value"]
         if picture:

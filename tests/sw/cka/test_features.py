@@ -8,14 +8,14 @@ import snntorch
 import torch
 from torch import nn
 
-from hw.config import Config
+from hw.network import Network
 from sw.cka.energy import cost, operations
 from sw.cka.features import Hooks, golden_features, in_time, layer_names
 from sw.cka.lab import View
 from sw.cka.measures import cka
 from sw.cka.models import Definition, fit
 from sw.golden.fast import FastNetwork
-from sw.golden.network import Network
+from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 from sw.nets import Spec, build
 from sw.stop import Conv2d, Linear, populations, set_method, step_loss, unroll
@@ -66,7 +66,10 @@ def test_time():
     "make, message",
     [
         (lambda n: layer_names(n, ["convolution"]), "layers: convolution is not a layer of this network; legal is one of"),
-        (lambda n: layer_names(n, ["first.weigth"]), "first.weigth is not a layer of this network; legal is one of first, and others"),
+        (
+            lambda n: layer_names(n, ["first.weigth"]),
+            "first.weigth is not a layer of this network; legal is one of first, and others",
+        ),
         (lambda n: Hooks(n, ["second"]).__enter__().features(), "layers: second did not run"),
         (lambda n: in_time({}, "sum"), "time: sum is not legal; legal is concat or mean or apart"),
     ],
@@ -133,13 +136,15 @@ def test_models_of_one_seed_start_alike_and_are_kept(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again.states[-1].values(), models["stop"].states[-1].values(), strict=True))
     own = [cka(list(in_time(m.record(images).features, "concat").values())[:2], batch=60).diagonal() for m in models.values()]
     assert all((o - 1).abs().max() < 1e-9 for o in own)
-    between = cka(*(list(in_time(models[n].record(images).features, "concat").values())[:1] for n in ("stop", "chip")), batch=60).item()
+    between = cka(
+        *(list(in_time(models[n].record(images).features, "concat").values())[:1] for n in ("stop", "chip")), batch=60
+    ).item()
     assert 0.1 < between < 0.999, "alike, and not the same"
 
 
 def test_golden_features_are_the_golden_models_spikes():
-    c = Config(sizes=(9, 7, 5, 4), steps=5)
-    fast, plain = FastNetwork(c), Network(c)
+    c = Network(sizes=(9, 7, 5, 4), steps=5)
+    fast, plain = FastNetwork(c), GoldenNetwork(c)
     state = initial_state(c, 3, theta=0.25, gain=2.0)
     for network in (fast, plain):
         network.load(state)

@@ -12,7 +12,8 @@ def hsic1(k, l):
     n = len(k)
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))
     one = np.ones(n)
-    return (np.trace(k @ l) + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)) / (n * (n - 3))
+    total = np.trace(k @ l) + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)
+    return total / (n * (n - 3))
 
 
 def gram(x, kernel):
@@ -100,7 +101,8 @@ def test_invariant_to_rotation_scale_and_offset(kernel):
 def test_independent_features_give_nothing_at_any_width(width):
     random = torch.Generator().manual_seed(4)
     values = [
-        cka([torch.randn(2048, width, generator=random)], [torch.randn(2048, width, generator=random)], batch=256).item() for _ in range(3)
+        cka([torch.randn(2048, width, generator=random)], [torch.randn(2048, width, generator=random)], batch=256).item()
+        for _ in range(3)
     ]
     assert max(map(abs, values)) < 0.02, values
 

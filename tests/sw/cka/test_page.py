@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chromium import MISSING, Chromium, find
+from browser import main as browser_main
+from chromium import MISSING, Chromium, find, works
 from torch import nn
 
 from sw.cka.__main__ import CONFIGS, main
@@ -174,7 +175,8 @@ def folder(tmp_path_factory):
     """A finished run of every study."""
     base = tmp_path_factory.mktemp("cka")
     (base / "small.toml").write_text(SMALL)
-    assert main(["run", str(base / "small.toml"), "--out", str(base / "run"), "--models", str(base / "run" / "models"), "--jobs", "1", "--quiet"]) == 0
+    folders = ["--out", str(base / "run"), "--models", str(base / "run" / "models")]
+    assert main(["run", str(base / "small.toml"), *folders, "--jobs", "1", "--quiet"]) == 0
     return base / "run"
 
 
@@ -271,7 +273,8 @@ def test_the_page_in_chromium(browser, folder, results, width, tmp_path):
     assert len(found["images"]) == sum(len(s["figures"]) for s in results["studies"])
     assert all(i["ok"] and i["alt"] and i["width"] >= 280 for i in found["images"])
     assert found["text"] >= 12 and not found["outside"]
-    assert (tmp_path / "page.png").read_bytes()[16:20] == width.to_bytes(4, "big") and (tmp_path / "page.png").stat().st_size > 50_000
+    picture = (tmp_path / "page.png").read_bytes()
+    assert picture[16:20] == width.to_bytes(4, "big") and len(picture) > 50_000
 
 
 def test_the_browser_sees_what_is_wrong(browser, folder, tmp_path):
@@ -302,7 +305,9 @@ def test_attacks_stay_within_eps_and_raise_the_loss(folder):
             assert changed.dtype == torch.uint8 and 20 < (changed.int() - images.int()).abs().max() <= 25
             assert lab.accuracy(lab.view(model, images=changed)) < clean, (name, how)
         random = (images.int() + torch.randint(-25, 26, images.shape)).clamp(0, 255).to(torch.uint8)
-        assert lab.accuracy(lab.view(model, images=changed)) < lab.accuracy(lab.view(model, images=random)), "noise is not an attack"
+        assert lab.accuracy(lab.view(model, images=changed)) < lab.accuracy(lab.view(model, images=random)), (
+            "noise is not an attack"
+        )
 
 
 def test_directions_need_every_seed():
@@ -336,33 +341,43 @@ def changed(old, new):
         (changed("batch = 30", "batch = 2"), "cka: batch: 2 is not legal; legal is at least 4"),
         (changed("batch = 30", 'kernel = "cosine"'), "cka: kernel: cosine is not legal; legal is linear or rbf"),
         (changed("batch = 30", 'time = "sum"'), "cka: time: sum is not legal; legal is concat or mean or apart"),
-        (changed("chip = true", "chip = true\npad = 10"), "models.chip.pad: 10 is not legal; models.ann has 0, and all are shown the same samples"),
+        (changed("chip = true", "chip = true\npad = 10"),
+         "models.chip.pad: 10 is not legal; models.ann has 0, and all are shown the same samples"),
         (changed("seeds = 2", "seeds = 0"), "seeds: 0 is not legal; legal is at least 1"),
         (changed("seeds = 2", "sedes = 2"), "sedes: no such field; legal is one of title, seeds, cka"),
         (changed("steps = 3", "steps = 3.5"), "models.ann.steps|models.bptt.steps: 3.5 is not legal; legal is a whole number"),
         (changed('method = "bptt-wtl"', 'method = "bp"'), "models.bptt: --method: bp is not legal; legal is stop-w or"),
         (changed("chip = true", "chip = 1"), "models.chip.chip: 1 is not legal; legal is true or false"),
         (changed("chip = true", 'chip = true\ncoding = "rate"'), "models.chip: chip needs model mlp, coding direct"),
-        (changed('layers = ["hidden", "out"]', 'layers = ["hiden"]'), "models.own: layers: hiden is not a layer of this network; legal is one of hidden"),
-        (changed("chip = true", 'chip = true\nlayers = ["0.neuron"]'), "models.chip: layers: 0.neuron are not legal; legal are 0, 1, 2"),
+        (changed('layers = ["hidden", "out"]', 'layers = ["hiden"]'),
+         "models.own: layers: hiden is not a layer of this network; legal is one of hidden"),
+        (changed("chip = true", 'chip = true\nlayers = ["0.neuron"]'),
+         "models.chip: layers: 0.neuron are not legal; legal are 0, 1, 2"),
         (changed('kind = "time"', 'kind = "times"'), "study 5: kind times is not legal; legal is heatmap or diagonal"),
-        (changed('models = ["stop", "chip"]', 'models = ["stop", "chop"]'), r"study 5 \(time\): chop: no such model; legal is one of ann, bptt"),
+        (changed('models = ["stop", "chip"]', 'models = ["stop", "chop"]'),
+         r"study 5 \(time\): chop: no such model; legal is one of ann, bptt"),
         (changed('models = ["stop", "chip"]', 'models = ["ann"]'), r"ann has 1 step \(layer 0\); legal is at least 2"),
-        (changed('["stop", "bptt"]', '["stop", "res-snn"]'), "stop has 3 layers, res-snn has 8 layers, chip has 3 layers; legal are networks of"),
+        (changed('["stop", "bptt"]', '["stop", "res-snn"]'),
+         "stop has 3 layers, res-snn has 8 layers, chip has 3 layers; legal are networks of"),
         (changed('["stop", "bptt"]', '["stop"]'), r"pairs\[0\]: .* is not legal; legal is a list of 2"),
-        (changed('["stop", "bptt"]', '["ann", "stop"]').replace("batch = 30", 'time = "apart"', 1), "time: apart is not legal, as ann has 1 steps, stop has 3 steps"),
+        (changed('["stop", "bptt"]', '["ann", "stop"]').replace("batch = 30", 'time = "apart"', 1),
+         "time: apart is not legal, as ann has 1 steps, stop has 3 steps"),
         (changed("batch = 30", 'time = "apart"'), r"study 2 \(diagonal\): time: apart is not legal; legal is concat or mean"),
         (changed('pairs = [["stop", "bptt"], ["stop", "chip"]]', "pairs = []"), r"study 1 \(diagonal\): pairs: none is not legal"),
-        (changed('[models.plain-snn]', "[models.plain-snn]\nepochs = 2"), "residual, plain: res-ann has 1 epochs, .* plain-snn has 2 epochs; legal is the same"),
-        (changed('[models.chip]', "[models.chip]\nepochs = 2"), "pairs: stop has 1 epochs, chip has 2 epochs; legal is the same number"),
+        (changed('[models.plain-snn]', "[models.plain-snn]\nepochs = 2"),
+         "residual, plain: res-ann has 1 epochs, .* plain-snn has 2 epochs; legal is the same"),
+        (changed('[models.chip]', "[models.chip]\nepochs = 2"),
+         "pairs: stop has 1 epochs, chip has 2 epochs; legal is the same number"),
         (changed('model = "bptt"', 'model = "own"'), "model: own is not legal; legal are models that are trained here"),
-        (changed('pair = ["ann", "bptt"]', 'pair = ["own", "ann"]'), "pair: own is not legal; legal are models that are trained here"),
+        (changed('pair = ["ann", "bptt"]', 'pair = ["own", "ann"]'),
+         "pair: own is not legal; legal are models that are trained here"),
         (changed('models = ["stop", "chip"]', 'models = ["own"]'), r"own has 1 step \(layer hidden\); legal is at least 2"),
         (changed("eps = [0.1]", "eps = [0]"), "eps: 0.0 is not legal; legal is above 0"),
         (changed('transfer = "stop"', ""), "chip has no gradient by its pixels; name a model for `transfer`"),
         (changed("bits = [4, 16]", "bits = [3]"), "bits: 3 is not legal; legal is 4 to 18"),
         (changed('field = "hidden"', 'field = "depth"'), "field: depth is not legal; legal is width, blocks, hidden or steps"),
-        (changed('"latency", "motion"]', '"latency"]'), "codings: direct, rate, latency are not legal; legal are those that hold direct and motion"),
+        (changed('"latency", "motion"]', '"latency"]'),
+         "codings: direct, rate, latency are not legal; legal are those that hold direct and motion"),
         (changed('residual = ["res-ann"', 'residual = ["ann"'), "residual: ann is not legal; legal is model resnet"),
         (changed('kind = "residual"', 'kind = "residual"\ndepth = 3'), r"study 4 \(residual\).depth: no such field"),
         (changed('plain = ["plain-ann", "plain-snn"]', ""), r"study 4 \(residual\).plain: missing"),
@@ -396,7 +411,10 @@ def test_networks_that_cannot_be_compared_are_named_before_anything_is_trained(n
 
 
 def test_an_own_network_beside_a_model_of_the_same_options(tmp_path, capsys):
-    """A factory has no options of its own, so that they may be those of a model; a layer that says the same of all samples is named."""
+    """A factory has no options of its own, so that they may be those of a model.
+
+    A layer that says the same of all samples is named.
+    """
     text = SMALL[: SMALL.index("[models.ann]")] + """
 [models.stop]
 [models.own]
@@ -408,10 +426,14 @@ pairs = [["stop", "own"]]
     plan = parse(text)
     assert plan.model("stop").options == plan.model("own").options and plan.model("stop").key(0) != plan.model("own").key(0)
     (tmp_path / "own.toml").write_text(text)
-    command = ["run", str(tmp_path / "own.toml"), "--out", str(tmp_path / "run"), "--models", str(tmp_path), "--jobs", "1", "--quiet"]
+    command = ["run", str(tmp_path / "own.toml"), "--out", str(tmp_path / "run"), "--models", str(tmp_path), "--jobs", "1"]
+    command += ["--quiet"]
     assert main(command) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert list(results["models"]) == ["stop"] and "without CKA (grey, or left out): own, layer hidden; own, layer out." in results["studies"][0]["text"][1]
+    assert (
+        list(results["models"]) == ["stop"]
+        and "without CKA (grey, or left out): own, layer hidden; own, layer out." in results["studies"][0]["text"][1]
+    )
     assert np.isnan(np.array(results["studies"][0]["numbers"]["stop and own"]["cka"], float)).all()
 
 
@@ -475,6 +497,37 @@ def test_trained_models_depend_on_their_code_and_options():
     assert fit(plan.model("own"), 0).states == []
 
 
-def test_a_missing_browser_is_said_so(monkeypatch):
-    monkeypatch.setattr("chromium.shutil.which", lambda name: None)
-    assert find() is None and "make browser" in MISSING
+def stub(path, does):
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(0o755)
+
+
+def test_a_browser_that_shows_nothing_is_none(monkeypatch, tmp_path):
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr("chromium.HERE", tmp_path)
+    monkeypatch.setattr("chromium.works", lambda command: command.endswith("google-chrome"))
+    stub(tmp_path / "chromium", "exit 3")
+    stub(tmp_path / "google-chrome", "exit 3")
+    assert find() == str(tmp_path / "google-chrome")
+    assert not works(str(tmp_path / "chromium"))
+
+
+@pytest.mark.parametrize(
+    "apt, named, why",
+    [
+        (None, "", "there is no apt-get"),
+        ("echo E: no such package >&2; echo E: nor this >&2; exit 100", "", "E: no such package"),
+        ("exit 0", "", "Debian's package holds no chromium-headless-shell"),
+        ("exit 0", "/nowhere/chrome", "/nowhere/chrome, which CHROMIUM names, shows no page"),
+    ],
+)
+def test_no_browser_is_one_line(monkeypatch, tmp_path, capfd, apt, named, why):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CHROMIUM", named)
+    monkeypatch.setattr("chromium.HERE", tmp_path)
+    monkeypatch.setattr("browser.UNPACKED", tmp_path / "unpacked")
+    if apt:
+        stub(tmp_path / "apt-get", apt)
+    assert browser_main() == 1
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "run `sudo apt-get install" in said and f"({why})" in said

@@ -14,8 +14,11 @@ STEPS, BATCH, CLASSES = 9, 6, 3
 
 
 class Construction(nn.Module):
-    """A population as the paper's exact reference has it (Gao et al., arXiv 2411.11082): plain autograd through time, the reset spike
-    detached, and a spike of the layer below influences this layer only in the step in which it is fired."""
+    """A population as the paper's exact reference has it (Gao et al., arXiv 2411.11082).
+
+    Plain autograd through time; the reset spike is detached, and a spike of the layer below influences this layer only in the step
+    in which it is fired.
+    """
 
     def __init__(self, population):
         super().__init__()
@@ -200,7 +203,10 @@ def test_a_held_frame_is_projected_once(make, shape):
 
 
 class PresentJacobian(Construction):
-    """One projection, conv and norm with the batch's statistics: past inputs reach the membrane through this step's normalisation."""
+    """One projection, conv and norm with the batch's statistics.
+
+    Past inputs reach the membrane through this step's normalisation.
+    """
 
     trace = None
 

@@ -51,7 +51,7 @@ def peak_of_step(spec, method, steps):
 
 @pytest.mark.parametrize("model", ["vgg11", "resnet18"])
 def test_memory_is_flat_in_time(model):
-    spec = Spec(model, (3, 32, 32), norm="batch", width=0.25, theta=0.5, gain=2.0)
+    spec = Spec(model, (3, 32, 32), norm="batch", width=0.125, theta=0.5, gain=2.0)
     stop = [peak_of_step(spec, "stop-wtl", t) for t in (2, 4, 16)]
     bptt = [peak_of_step(spec, "bptt-wtl", t) for t in (2, 16)]
     assert stop[0] > 1e6 and stop[1] == stop[2] and stop[2] <= 1.1 * stop[0], stop

@@ -1,4 +1,7 @@
-"""Networks of snnTorch and Norse on the chip and back, in short; `make nir` is the long form. Warnings inside those packages are theirs."""
+"""Networks of snnTorch and Norse on the chip and back, in short; `make nir` is the long form.
+
+Warnings inside those packages are theirs.
+"""
 
 import contextlib
 import textwrap
@@ -10,28 +13,29 @@ import pytest
 import torch
 
 import sim.device
-from hw.config import Config
-from sw import data, deploy, export, nir_study, nirgraph
-from sw.golden.network import Network
-from sw.nir_study import NORSE_DT, compare, impossible, refusal, reset_once, run_norse, run_snntorch, samples, tensor
+from hw.network import Network
+from sim import nir_study
+from sim.nir_study import NORSE_DT, compare, impossible, refusal, reset_once, run_norse, run_snntorch, samples, tensor
+from sw import data, deploy, export, nirgraph
+from sw.golden.network import GoldenNetwork
 from sw.nirgraph import Reading
 
 SOFT = Reading(reset="subtract")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(snntorch|nirtorch|norse|torch).*")
-T = Config().steps
+T = Network().steps
 
 
 def digits(kind):
-    return data.load("digits", Config(input=kind))
+    return data.load("digits", Network(input=kind))
 
 
 @pytest.fixture(scope="module", params=["static", "events"])
 def trained(request):
     """Kind of input, the digits in that form, and a network that snnTorch has trained on them, with biases if the input is static.
 
-    Its spikes subtract one threshold and that is all, so that what it loses is lost to rounding, whatever network a processor's floating
-    point comes to. What snnTorch's own reset makes of it besides is in the figures of `make nir`."""
-    torch.set_num_threads(1)
+    Its spikes subtract one threshold and that is all, so that what it loses is lost to rounding, whatever network a processor's
+    floating point comes to. What snnTorch's own reset makes of it besides is in the figures of `make nir`.
+    """
     dataset = digits(request.param)
     x, labels = samples(dataset.train)
     torch.manual_seed(0)
@@ -45,7 +49,7 @@ def trained(request):
 def test_snntorch_loses_little_and_reads_back_the_same(trained, bits, points):
     kind, dataset, network = trained
     figure, image = compare(kind, network, dataset, kind, bits, SOFT, calibrate=40)
-    assert figure.framework > 0.9 and image.config.w.bits == bits
+    assert figure.framework > 0.9 and image.network.w.bits == bits
     assert figure.lost_points <= points and figure.spikes_differ < (0.005 if bits == 16 else 0.03)
     assert min(figure.read_back["snnTorch"], figure.read_back["Norse"]) >= 0.99, figure.read_back
     assert figure.read_back["snnTorch with its own reset"] >= 0.95, figure.read_back
@@ -102,7 +106,10 @@ def test_delayed_reset_is_followed_in_floating_point_and_approximated_on_the_chi
     graph = nir_study.snntorch_graph(network)
     reading = Reading(reset="delayed", approximate=frozenset({"reset"}))
     layers, said = nirgraph.layers(graph, reading)
-    assert np.array_equal(deploy.simulate(layers, x, T).spikes[..., -10:], spikes.numpy().transpose(1, 0, 2).astype(bool)) and len(said) == 2
+    assert (
+        np.array_equal(deploy.simulate(layers, x, T).spikes[..., -10:], spikes.numpy().transpose(1, 0, 2).astype(bool))
+        and len(said) == 2
+    )
     core = deploy.simulate([layer.core for layer in layers], x, T)
     report = deploy.deploy(graph, reading=reading, calibration=deploy.Samples(x))
     assert (core.spikes[..., -10:] != spikes.numpy().transpose(1, 0, 2)).any()
@@ -125,7 +132,7 @@ def test_the_example_of_the_readme_runs(monkeypatch, tmp_path):
     """With the golden model in the place of the gateware, which is its equal."""
     section = (Path(__file__).parents[2] / "README.md").read_text().partition("## Your own network")[2]
     lines = [line for line in section.split("The same from files")[0].splitlines() if line.startswith("    ") or not line]
-    monkeypatch.setattr(sim.device, "SimDevice", lambda config: contextlib.nullcontext(Network(config)))
+    monkeypatch.setattr(sim.device, "SimDevice", lambda network: contextlib.nullcontext(GoldenNetwork(network)))
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(textwrap.dedent("\n".join(lines)), names)
