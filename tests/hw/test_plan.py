@@ -397,3 +397,11 @@ def test_the_largest_networks_have_a_plan(network, machine):
 def test_more_rows_than_a_lane_has_are_refused():
     with pytest.raises(ValueError, match="weight_rows: 1114112 in each of 1 lanes are not legal; legal is at most 1048576"):
         Machine.holding(Network(sizes=(UNITS_MAX, 17), cadence="step"), lanes=1)
+
+
+def test_only_a_layer_of_spikes_is_banked_by_its_inputs():
+    narrow, deeper = (16, 6), (9, 16, 6)
+    for kind, sizes, turned in (("frames", narrow, 0), ("static", narrow, 0), ("events", narrow, 1), ("frames", deeper, 1)):
+        network = Network(sizes=sizes, input=kind)
+        plan = compile(network, Machine.holding(network, lanes=24, both_ways=True))
+        assert bool(plan.turned) == turned, (kind, sizes)
