@@ -52,7 +52,7 @@ def test_lazy_core_equals_golden():
 
 
 def test_one_machine_runs_one_network_after_the_other():
-    """Of 1 to 6 layers, held frames and events, both cadences, by chance and to nearest; what the last one left behind does not
+    """Of 1 to 6 layers, each kind of input, both cadences, by chance and to nearest; what the last one left behind does not
     matter."""
     torch.set_num_threads(1)
     rng, seen = np.random.default_rng(15), Counter()
@@ -82,6 +82,17 @@ def test_a_network_starts_without_the_gradients_of_the_last_one():
             twin.configure(network)
             show(twin, rng, 3, seen)
     assert seen["leakages changed"], seen
+
+
+def test_a_network_starts_without_the_frame_of_the_last_one():
+    """An input for events has a spike, or none, in each step; one for frames keeps its value from step to step."""
+    torch.set_num_threads(1)
+    last = Network(sizes=(9, 6, 4), steps=2, input="frames")
+    network = last.replace(input="events")
+    with Twin(last, Machine.holding(last, network, lanes=4), opt="quick") as twin:
+        twin.run(np.full((2, 9), 255, np.uint8))
+        twin.configure(network)
+        twin.run(np.zeros((2, 9), bool))
 
 
 def test_stochastic_learning_ends_alike_on_every_machine():
