@@ -19,7 +19,7 @@ ERRORS = (NeuronOp.OUTPUT_ERROR, NeuronOp.HIDDEN_ERROR)
 
 
 def plans():
-    """Of random networks on random machines, of 1 to 12 layers, of both cadences and both kinds of input, and lazy ones."""
+    """Of random networks on random machines, of 1 to 12 layers, of both cadences and each kind of input, and lazy ones."""
     for n in range(42):
         rng = np.random.default_rng((12, n))
         layers = int(rng.choice([1, 2, 3, 4, 6, 12]))
@@ -90,6 +90,7 @@ def test_deltas_and_lists_have_places_of_their_own(plan):
     n, c = plan.network, plan.machine.capacity
     lists = [range(base, base + n.sizes[l]) for l, base in plan.list_base.items()]
     deltas = [range(base, base + plan.groups[l or 1]) for l, base in plan.delta_base.items() if l or n.static]
+    deltas += [range(plan.dealt_row, plan.dealt_row + plan.shape[l][1]) for l in plan.turned]
     for stretches, most in ((lists, c.listed), (deltas, c.delta_rows)):
         taken = [place for stretch in stretches for place in stretch]
         assert len(taken) == len(set(taken)) and all(place < most for place in taken)
