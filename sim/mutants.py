@@ -43,22 +43,28 @@ class Mutant(NamedTuple):
     test: str
 
 
+_CORE = "tests/hw/test_core.py::"
+
+
 def _core(cadence: str, kind: str) -> str:
-    return f"tests/hw/test_core.py::test_core_equals_golden[{kind}-{cadence}]"
+    return f"{_CORE}test_core_equals_golden[{kind}-{cadence}]"
 
 
-_LAZY = "tests/hw/test_core.py::test_lazy_core_equals_golden"
-_FAR = "tests/hw/test_core.py::test_many_lanes_far_apart_equal_golden"
-_BANKS = "tests/hw/test_memory.py::test_lanes_far_apart_take_and_give_words_later"
-_SWITCH = "tests/hw/test_core.py::test_one_machine_runs_one_network_after_the_other"
+_LAZY = _CORE + "test_lazy_core_equals_golden"
+_FAR = _CORE + "test_many_lanes_far_apart_equal_golden"
+_SWITCH = _CORE + "test_one_machine_runs_one_network_after_the_other"
+_MEMORY = "tests/hw/test_memory.py::"
+_BANKS = _MEMORY + "test_lanes_far_apart_take_and_give_words_later"
+_PARITY = _MEMORY + "test_a_flipped_bit_is_noticed_and_nothing_else"
 _REGISTERS = "tests/hw/test_registers.py::"
 _LEAKAGE = _REGISTERS + "test_leakage_follows_its_gradient"
 _READOUT = _REGISTERS + "test_readout_breaks_ties_by_membrane_and_index"
 _RANDOM = _REGISTERS + "test_random_words_equal_the_golden_ones"
 _GROUPS = _REGISTERS + "test_lists_have_what_has_a_delta"
 _WALK = _REGISTERS + "test_a_walk_meets_every_neuron_once"
-_SEQUENCER = "tests/hw/test_sequencer.py::test_a_sequencer_does_the_rows_that_are_due_when_the_other_has_come_far_enough"
-_CONDUCTOR = "tests/hw/test_sequencer.py::test_a_conductor_starts_one_step_after_another_or_one"
+_SEQUENCERS = "tests/hw/test_sequencer.py::"
+_SEQUENCER = _SEQUENCERS + "test_a_sequencer_does_the_rows_that_are_due_when_the_other_has_come_far_enough"
+_CONDUCTOR = _SEQUENCERS + "test_a_conductor_starts_one_step_after_another_or_one"
 _PLAN = "tests/hw/test_plan.py::"
 _BLOCKS = "tests/hw/test_blocks.py::"
 _MEMBRANE = _BLOCKS + "test_membrane_leaks_integrates_and_fires"
@@ -66,10 +72,10 @@ _DELTA = _BLOCKS + "test_delta_follows_the_tables"
 _GRADIENT = _BLOCKS + "test_gradient_multiplies_delta_by_its_traces"
 _THRESHOLD = _BLOCKS + "test_threshold_descends_to_its_floor"
 _COMMAND = "tests/hw/test_command.py::test_a_header_waits_until_all_words_are_answered"
-_PARITY = "tests/hw/test_memory.py::test_a_flipped_bit_is_noticed_and_nothing_else"
 _SHARED = "tests/hw/test_shared.py::test_a_core_that_shares_equals_golden[step]"
-_STORED = "tests/sim/test_boot.py::test_a_stored_network_goes_on_learning_after_power_up"
-_DAMAGED = "tests/sim/test_boot.py::test_of_a_damaged_image_nothing_is_loaded"
+_BOOT = "tests/sim/test_boot.py::"
+_STORED = _BOOT + "test_a_stored_network_goes_on_learning_after_power_up"
+_DAMAGED = _BOOT + "test_of_a_damaged_image_nothing_is_loaded"
 
 MUTANTS = (
     # a spike
@@ -141,13 +147,15 @@ MUTANTS = (
     Mutant("program not stopped", "hw/sequencer.py", "(row.op == 0) | (~met & row.stop)", "row.op == 0", _SEQUENCER),
     Mutant("wrong position", "hw/sequencer.py", "Cat(begun, index)", "Cat(Const(0, 1), index)", _SEQUENCER),
     Mutant("gradients of the last network", "hw/configuration.py", "if machine.gathers:", "if False:",
-           "tests/hw/test_core.py::test_a_network_starts_without_the_gradients_of_the_last_one"),
+           _CORE + "test_a_network_starts_without_the_gradients_of_the_last_one"),
+    Mutant("frame of the last network", "hw/configuration.py", "if machine.events:", "if False:",
+           _CORE + "test_a_network_starts_without_the_frame_of_the_last_one"),
     Mutant("unit over before it is busy", "hw/sequencer.py", "range(1, self.late + 1)", "range(1, self.late)",
-           "tests/hw/test_sequencer.py::test_a_unit_that_is_never_busy_is_over_at_once"),
+           _SEQUENCERS + "test_a_unit_that_is_never_busy_is_over_at_once"),
     Mutant("sample without an end", "hw/sequencer.py", "m.If(self.final | single)", "m.If(single)", _CONDUCTOR),
     Mutant("step over too early", "hw/sequencer.py", 'm.State("STEP"), m.If(self.quiet)', 'm.State("STEP")', _CONDUCTOR),
     Mutant("learns what is switched off", "hw/sequencer.py", "(learn & LEARN_W) != 0", "learn != 0",
-           "tests/hw/test_sequencer.py::test_what_holds_in_a_step"),
+           _SEQUENCERS + "test_what_holds_in_a_step"),
     # a network on a machine
     Mutant("plan: list overwritten", "hw/plan.py", "after = over(lanes, update, l + 2) if l + 2 in learns else 0", "after = 0",
            _PLAN + "test_nothing_is_overwritten_while_it_is_read"),
@@ -159,6 +167,10 @@ MUTANTS = (
            _PLAN + "test_no_two_arrays_of_the_state_overlap"),
     Mutant("plan: lists in one place", "hw/plan.py", "at += n.sizes[l]\n", "at += 1\n",
            _PLAN + "test_deltas_and_lists_have_places_of_their_own"),
+    Mutant("plan: inputs among the deltas", "hw/plan.py", "self.delta_base[0] + (self.groups[1] if self.network.static else 0)",
+           "self.delta_base[0]", _PLAN + "test_deltas_and_lists_have_places_of_their_own"),
+    Mutant("plan: values taken for spikes", "hw/machine.py", 'network.n_layers > 1 or network.input == "events"',
+           "network.n_layers > 1 or not network.static", _PLAN + "test_only_a_layer_of_spikes_is_banked_by_its_inputs"),
     Mutant("plan: too large a network", "hw/machine.py", "if wanted > there:", "if wanted > there + 1:",
            _PLAN + "test_what_does_not_fit_is_refused_with_its_name"),
     Mutant("deltas of lanes without a neuron", "hw/configuration.py", '[0] * memory["delta"].depth', "[]", _SWITCH),
@@ -206,7 +218,7 @@ MUTANTS = (
     Mutant("no time to wake up", "hw/host/boot.py", "math.ceil(WAKE_SECONDS * clock / 2)", "math.ceil(WAKE_SECONDS * clock / 4)",
            _STORED),
     Mutant("frames not awaited", "hw/host/link.py", "boot.idle.eq(done)", "boot.idle.eq(1)",
-           "tests/sim/test_boot.py::test_the_last_frame_is_awaited"),
+           _BOOT + "test_the_last_frame_is_awaited"),
     Mutant("session left open", "hw/host/link.py", "executor.close.eq(boot.over)", "executor.close.eq(0)", _STORED),
 )  # fmt: skip
 
