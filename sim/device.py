@@ -98,7 +98,6 @@ class Script:
         return (np.concatenate(self.words) & 0xFFFF_FFFF).astype("<u4").tobytes() if self.words else b""
 
 
-
 class SimDevice:
     """A core, simulated, configured for a network; a context manager, interchangeable with `sw.golden.network.GoldenNetwork`.
 
@@ -247,7 +246,7 @@ class SimDevice:
     def run(self, sample: ArrayLike, label: int | None = None, learn: str = "") -> Result:
         """Shows one sample and learns from it what `learn` names, any of w (weights), t (thresholds), l (leakages).
 
-        `sample` is uint8 (N0,) for static input, bool (T, N0) for events; `label` is needed to learn.
+        `sample` is uint8 (N0,) for static input, (T, N0) for frames, bool (T, N0) for events; `label` is needed to learn.
         """
         script = self._sample(sample, label, learn)
         result = self._read_result(script)

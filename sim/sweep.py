@@ -1,4 +1,4 @@
-"""Random networks on random machines, of both cadences and both kinds of input, and as many that learn lazily; networks one after
+"""Random networks on random machines, of both cadences and each kind of input, and as many that learn lazily; networks one after
 the other on one machine; and one network on machines of 1 to 64 lanes: `python -m sim.sweep --help`.
 
 Every array of the state is compared after every sample. Exit code 1 if anything differs, or if corner cases (spikes, ties,
