@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from hw.network import Legal, Network, state_arrays
 from hw.numbers import LEARN_L, LEARN_T, LEARN_W, PIXEL_FRAC, RATE_MAX
 
+RATES = ("rate_w", "rate_theta", "rate_alpha")
 SWITCHES = {"w": LEARN_W, "t": LEARN_T, "l": LEARN_L}
 PIXEL_MAX = (1 << PIXEL_FRAC) - 1
 
@@ -104,7 +105,7 @@ def check_rate(name: str, rate: int) -> int:
 
 
 def check_state(config: Network, name: str, array: ArrayLike) -> np.ndarray:
-    """An array of the learning state as int64, by a name of `hw.memory_map.state_fields`.
+    """An array of the learning state as int64, by a name of `hw.network.state_arrays`.
 
     Raises ValueError for an unknown name, a wrong shape or type, and values that do not fit: how many, and the largest.
     """

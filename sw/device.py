@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from hw.configuration import configuration, read_record, settings
+from hw.configuration import read_record, settings
 from hw.host.protocol import DESCRIPTION_MOST, Link, Op, read_description
 from hw.machine import Machine, lacks
 from hw.memory_map import COUNTER_BITS, IDENTITY, PHASES, REGISTERS, Region, regions
@@ -18,15 +18,15 @@ from hw.network import Network
 from hw.plan import Plan, compile
 from sw import checkpoint, checks
 from sw.checkpoint import Checkpoint
+from sw.checks import RATES
 from sw.flash import image
 from sw.image import Image, is_image
-from sw.layout import Layout, bursts, layout, word_bytes
+from sw.layout import Layout, bursts, layout, word_bytes, write_configuration
 from sw.transport.base import DeviceError, Transport
 from sw.transport.batch import Batch
 from sw.transport.process import WORLDS, open_world
 from sw.transport.session import Session
 
-RATES = ("rate_w", "rate_theta", "rate_alpha")
 COUNTERS = (*(f"cycles_{phase}" for phase in PHASES), "sops", "sops_skipped")
 _COUNTED = COUNTERS[:-1]  # by the device
 CHUNK = 64  # samples between two looks at the counters, which count modulo 2**COUNTER_BITS
@@ -173,8 +173,7 @@ class Device:
         plan = compile(network, self.machine)
         batch = Batch(self._info.link)
         batch.write(REGISTERS["step"].address, 0, 1)
-        for address, words in configuration(plan):
-            batch.write(address, words, word_bytes(self.machine, address))
+        write_configuration(batch, plan)
         self._network, self._none = None, "was configured only in part"
         self._collect(batch)
         self._network = network
@@ -218,7 +217,10 @@ class Device:
 
     # -- samples ------------------------------------------------------------------------------
     def infer(self, samples: Iterable[ArrayLike], *, quiet: bool = True) -> Results:
-        """Classifies samples: uint8 (n, N0) for static input, bool (n, T, N0) for events. `quiet`: no progress bar."""
+        """Classifies samples: uint8 (n, N0) for static input, bool (n, T, N0) for events, uint8 (n, T, N0) for frames.
+
+        `quiet`: no progress bar.
+        """
         c = self.config
         count, membrane = self._regions["count"], self._layout.fields[f"membrane.{c.n_layers}"]
         ascending, width = np.sort(membrane.addresses), self._regions["membrane"].width
@@ -352,7 +354,7 @@ class Device:
             self._write(REGISTERS["damaged"].address, 0, 1)
 
     def write_state(self, state: Mapping[str, ArrayLike]) -> None:
-        """Sets any of the state's arrays, by the names of `hw.memory_map.state_fields`; nothing changes if one is not legal.
+        """Sets any of the state's arrays, by the names of `hw.network.state_arrays`; nothing changes if one is not legal.
 
         `class` is the core's own and stays as it is.
         """
@@ -438,8 +440,7 @@ class Device:
     def _repair(self) -> None:
         """Writes all words with a parity bit that no array of the state has."""
         batch = Batch(self._info.link)
-        for address, words in configuration(self.plan):
-            batch.write(address, words, word_bytes(self.machine, address))
+        write_configuration(batch, self.plan)
         for region in self._regions.values():
             if region.name == "frame":  # every entry, of a frame in which no pixel is 0
                 batch.write(region.address(0), b"\1" * region.depth, 1)

@@ -12,12 +12,12 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from boards import BOARDS, Board
-from hw.configuration import configuration
 from hw.host.protocol import CRC_BYTES, DELIMITER, Link
 from hw.host.stored import Stored
 from hw.memory_map import REGISTERS
 from hw.plan import Plan
-from sw.layout import layout, word_bytes
+from sw.checks import RATES
+from sw.layout import layout, write_configuration
 from sw.transport.base import DeviceError
 from sw.transport.batch import Batch
 from sw.transport.frames import request
@@ -34,9 +34,8 @@ def image(plan: Plan, link: Link, state: Mapping[str, ArrayLike], rates: Mapping
         raise ValueError(f"{missing[0]}: is missing; a stored network has all arrays")
     words, given, _ = places.encode(state)
     batch = Batch(link)
-    for address, values in configuration(plan):
-        batch.write(address, values, word_bytes(plan.machine, address))
-    batch.write(REGISTERS["rate_w"].address, [rates["rate_w"], rates["rate_theta"], rates["rate_alpha"]], 1)
+    write_configuration(batch, plan)
+    batch.write(REGISTERS["rate_w"].address, [rates[name] for name in RATES], 1)
     places.write(batch, words, given)
     batch.flush()
     frames = request(0, b"", opening=True) + b"".join(request(k % 256, payload) for k, payload in enumerate(batch.payloads, 1))

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hw.configuration import configuration
 from hw.machine import Machine
 from hw.memory_map import LANE_BITS, MAX_BURST, ROW_BITS, regions, state_fields
 from hw.plan import Plan
@@ -68,6 +69,12 @@ class Layout:
 def word_bytes(machine: Machine, address: int) -> int:
     """Bytes on the link of the words at an address."""
     return _widths(machine).get(address >> LANE_BITS + ROW_BITS, 4)
+
+
+def write_configuration(batch: Batch, plan: Plan) -> None:
+    """Writes the programs of a network, and what else makes a device run the network."""
+    for address, words in configuration(plan):
+        batch.write(address, words, word_bytes(plan.machine, address))
 
 
 @lru_cache(maxsize=8)

@@ -42,7 +42,7 @@ SCRATCH = ("error", "listed", "row")
 
 
 class _Network(ctypes.Structure):
-    """`GoldenNetwork` of network.cpp.
+    """`Network` of network.cpp.
 
     Arrays have the names of `sw.golden.network.GoldenNetwork`, with an underscore where a format has that name, too."""
 
@@ -62,7 +62,7 @@ def _library() -> ctypes.CDLL:
     library.network_steps.argtypes = [_pointer, _int, _int, _pointer, _int, _int]
     library.network_steps.restype = None
     if library.network_size() != ctypes.sizeof(_Network):
-        raise RuntimeError(f"{SOURCE.name} has a GoldenNetwork of {library.network_size()} bytes,"
+        raise RuntimeError(f"{SOURCE.name} has a Network of {library.network_size()} bytes,"
                            f" but {ctypes.sizeof(_Network)} are wanted")  # fmt: skip
     return library
 
@@ -107,7 +107,7 @@ class FastNetwork(GoldenNetwork):
 
     def _call(self, first: int, last: int, sample: np.ndarray, label: int, learn: str) -> None:
         net, shown = self._net, sample.astype(np.int64)
-        for name in ("rate_w", "rate_theta", "rate_alpha", "rng", "gathered"):
+        for name in (*checks.RATES, "rng", "gathered"):
             setattr(net, name, getattr(self, name))
         net.sops = net.sops_dense = 0
         self._c.network_steps(ctypes.byref(net), first, last, shown.ctypes.data, label, checks.learn_mask(learn))

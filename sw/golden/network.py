@@ -150,7 +150,7 @@ class GoldenNetwork:
     def _checked(self, sample: ArrayLike, label: int | None, learn: str) -> tuple[np.ndarray, int, str]:
         sample = checks.check_sample(self.config, sample)
         learn = checks.check_learn(learn)
-        for name in ("rate_w", "rate_theta", "rate_alpha"):
+        for name in checks.RATES:
             checks.check_rate(name, getattr(self, name))
         return sample, checks.check_label(self.config, label) if learn else 0, learn
 
@@ -191,7 +191,7 @@ class GoldenNetwork:
         c, first = self.config, self.layers[0]
         full = self.gathered == c.batch - 1
         if c.static and "w" in learn:
-            self._count("update", first, first.busy(self.input_grad) * int(sample.count_nonzero()))
+            self._count("update", first, first.busy(self.input_grad) * first.inputs_visited(sample))
             grad = lanes.static_gradient(self.input_grad, sample, c)
             if first.grad is not None:
                 first.grad = saturate(first.grad.add_(grad), c.grad)

@@ -20,14 +20,14 @@ from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, MAX_BURST, REGISTER
 from hw.network import Network
 from hw.numbers import PIXEL_FRAC, bits_for
 from hw.plan import compile
-from sw.checks import SWITCHES
+from sw.checks import RATES, SWITCHES
 from sw.golden.network import GoldenNetwork
 from sw.transport.frames import parse_request, reply
 from sw.transport.process import InProcess
 
 _HEADER = struct.Struct("<BHBI")
 _WORD = (1 << 32) - 1
-RATES = ("rate_w", "rate_theta", "rate_alpha")
+_REGISTER = {register.row: name for name, register in REGISTERS.items()}
 _INFO = 1 << bits_for(DESCRIPTION_MOST)
 
 
@@ -136,7 +136,6 @@ class Core:
         self.reset()
         if machine.fixed:
             self._take(machine.fixed)
-            self.registers |= settings(machine.fixed, machine)
 
     def reset(self) -> None:
         names = [name for name, register in registers(self.machine).items() if register.access == "rw" and name != "rng"]
@@ -236,7 +235,7 @@ class Core:
 
     # -- registers ----------------------------------------------------------------------------
     def _set(self, row: int, value: int) -> None:
-        name = next((name for name, register in REGISTERS.items() if register.row == row), None)
+        name = _REGISTER.get(row)
         if name == "run":
             self._run(bool(value & 1))
         elif name == "rng":
@@ -257,7 +256,7 @@ class Core:
                 self.network.gathered = self.registers[name]
 
     def _get(self, row: int) -> int:
-        name = next((name for name, register in REGISTERS.items() if register.row == row), "")
+        name = _REGISTER.get(row, "")
         rng = (self.network.rng if self.network else self._rng) if self.machine.stochastic else 0
         winner = self.network.winner if self.network else 0
         special = {"identity": IDENTITY, "machine": self.machine.digest, "class": winner, "rng": rng}

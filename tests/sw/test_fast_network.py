@@ -25,7 +25,8 @@ def test_equals_the_plain_one(form):
     for _ in range(90):
         c = random_config(random, **form)
         grain = int(random.integers(1, 9))
-        visits, state = [(grain, False)] * c.n_layers, random_state(c, random)
+        visits = [(grain, False), (1, True)]
+        visits, state = [visits[(l + grain) % 2] for l in range(c.n_layers)], random_state(c, random)
         plain, fast = GoldenNetwork(c, visits=visits), FastNetwork(c, visits=visits)
         rates = dict(
             zip(("rate_w", "rate_theta", "rate_alpha"), random.integers(0, random.choice([3, 8, 16]), 3).tolist(), strict=True)
