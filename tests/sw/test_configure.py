@@ -34,7 +34,6 @@ NETWORKS = [
 ]
 MACHINE = Machine.holding(*NETWORKS, lanes=4, neuron_lanes=2)
 RATES = {"rate_w": 6, "rate_theta": 8, "rate_alpha": 7}
-SIZES = [network.title for network in NETWORKS]
 
 
 class Kept(Simulated):
