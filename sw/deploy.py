@@ -47,7 +47,10 @@ MEMBRANES = (Q(4, 12), Q(5, 11), Q(6, 10), Q(7, 9))
 
 
 class Samples(NamedTuple):
-    """Samples as the network takes them, uint8 (n, inputs) or bool (n, T, inputs), and labels (n,) if they are known."""
+    """Samples as the network takes them, and labels (n,) if they are known.
+
+    Samples are uint8 (n, inputs) for static input, bool (n, T, inputs) for events, uint8 (n, T, inputs) for frames.
+    """
 
     x: np.ndarray
     labels: np.ndarray | None = None
@@ -141,7 +144,7 @@ def disturbance(layer: Layer, scale: float, w: Q, power: np.ndarray) -> float:
 
 
 def best_scale(layer: Layer, w: Q, power: np.ndarray) -> float:
-    """1 if that disturbs nothing, else the scale that disturbs least."""
+    """1 if the scale 1 disturbs a current by NOISE at most, else the scale that disturbs least."""
     if disturbance(layer, 1.0, w, power) <= NOISE:
         return 1.0
     return float(min(SCALES, key=lambda scale: disturbance(layer, scale, w, power)))
@@ -327,8 +330,7 @@ class Report:
 
 
 def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network().steps, input: str = "static",
-           input_scale: float = 1.0,
-           bits: int = 16, board: str | None = None, cadence: str | None = None, stochastic: bool = False,
+           input_scale: float = 1.0, bits: int = 16, board: str | None = None, cadence: str | None = None, stochastic: bool = False,
            calibration: Samples | None = None, search: int = 100, quiet: bool = True) -> Report:  # fmt: skip
     """A NIR graph as an image for a board, and what that costs on the calibration samples.
 
@@ -357,7 +359,7 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network()
     sizes = (layers[0].weight.shape[1], *(len(layer.weight) for layer in layers))
     wanted: dict[str, Any] = {"sizes": sizes, "steps": steps, "input": input}
     try:
-        Network(sizes=wanted["sizes"], steps=steps, input=input)  # says what is not legal, whatever the board
+        Network(**wanted)  # says what is not legal, whatever the board
     except ValueError as e:
         raise ValueError(f"nodes {', '.join(repr(layer.name) for layer in network)}: {e}") from None
     wanted |= ({"cadence": cadence} if cadence else {}) | ({"stochastic": True} if stochastic else {})
