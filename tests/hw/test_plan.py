@@ -13,6 +13,7 @@ from hw.numbers import LAYERS_MAX, UNITS_MAX, Q
 from hw.plan import DoesNotFit, compile
 from hw.program import LaneOp, NeuronOp, When, lane_fields, neuron_fields, pack, position_bits, table_rows, unpack
 from sim.scenarios import random_machine, random_network
+from tests.hw.test_sequencer import due
 
 LANES, NEURONS = 0, 1
 ERRORS = (NeuronOp.OUTPUT_ERROR, NeuronOp.HIDDEN_ERROR)
@@ -122,17 +123,6 @@ def situations(network):
         yield sum((flag for flag, holds in flags if holds), When.ALWAYS)
 
 
-def done(program, holds):
-    """Indices of the rows that a sequencer does."""
-    out = []
-    for k, row in enumerate(program):
-        if not row["when"] & ~holds:
-            out.append(k)
-        elif row.get("stop"):
-            break
-    return out
-
-
 class Step:
     """What happens in a time step, and what must have happened before it.
 
@@ -142,7 +132,7 @@ class Step:
 
     def __init__(self, plan, holds):
         self.plan, self.programs = plan, plan.programs
-        self.rows = [done(program, holds) for program in self.programs]
+        self.rows = [due(program, holds) for program in self.programs]
         self.before = defaultdict(set)
         for side, other in ((LANES, NEURONS), (NEURONS, LANES)):
             previous = None
@@ -224,7 +214,7 @@ def test_programs_come_to_their_end(plan):
 @named
 def test_a_program_stops_only_where_nothing_is_left_to_do(plan):
     for holds, program in itertools.product(situations(plan.network), plan.programs):
-        assert done(program, holds) == [k for k, row in enumerate(program) if not row["when"] & ~holds]
+        assert due(program, holds) == [k for k, row in enumerate(program) if not row["when"] & ~holds]
 
 
 @named
