@@ -11,6 +11,7 @@ from hw.design import Design
 from hw.host.protocol import Link
 from hw.host.stored import Stored
 from hw.machine import Machine
+from hw.numbers import ceil_div
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Family:
         """Block RAMs for a memory of `depth` words of `bits` bits, 0 if it is small enough for logic cells."""
         if depth * bits < self.bram_least_bits:
             return 0
-        return min(-(-depth // d) * -(-bits // b) for d, b in self.bram_shapes)
+        return min(ceil_div(depth, d) * ceil_div(bits, b) for d, b in self.bram_shapes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from hw.host.protocol import SLOTS
 from hw.machine import Machine
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
-from hw.numbers import bits_for
+from hw.numbers import bits_for, ceil_div
 from hw.options import add_design, chosen, design, output
 from hw.pipeline import KEEP_APART
 from hw.pll import Clocking
@@ -199,9 +199,9 @@ class Harness(Elaboratable):
     @property
     def folds(self) -> list[int]:
         """Bits after each register of the folding, down to one."""
-        widths = [-(-sum(map(len, self.outputs)) // self.FOLD)]
+        widths = [ceil_div(sum(map(len, self.outputs)), self.FOLD)]
         while widths[-1] > 1:
-            widths.append(-(-widths[-1] // self.FOLD))
+            widths.append(ceil_div(widths[-1], self.FOLD))
         return widths
 
     @property

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hw.machine import Machine, asdict_numbers
-from hw.memory_map import NETWORK_WORDS, REGISTERS, regions, registers
+from hw.machine import Machine
+from hw.memory_map import NETWORK_WORDS, REGISTERS, Region, regions, registers
 from hw.network import CADENCES, INPUTS, Network
 from hw.plan import Plan
 
@@ -22,8 +22,14 @@ RECORD_DOCS = (
     (1, "12 to 15", "cadence: " + ", ".join(f"{k} {name}" for k, name in enumerate(CADENCES))),
     (1, "16, 17", "stochastic rounding, lazy learning"),
     (1, "24 to 31", "layers"),
+    (2, "0 to 31", "samples of a batch"),
     (f"{NETWORK_WORDS} on", "0 to 31", "units of the input and of every layer"),
 )
+CLEARED = ("delta", "alpha_grad", "event")
+"""Memories that a configuration fills with 0, as far as the machine has them.
+
+A lane without a neuron in a layer's last group keeps delta 0, and adds nothing to an error. A network of cadence `step` has no
+A in its state, which is 0 between steps. An event is a value other than 0, and the last frame of a network for frames stays."""
 Writes = Iterator[tuple[int, list[int]]]
 
 
@@ -46,7 +52,7 @@ def read_record(words: Sequence[int], machine: Machine) -> Network | None:
     if words[0] != RECORD:
         raise ValueError(f"network: a record {words[0]:#010x} is not legal; legal is {RECORD:#010x}, or 0 for no network")
     steps, kinds, switches, layers = (words[1] >> 8 * k & 0xFF for k in range(4))
-    fields: dict[str, Any] = asdict_numbers(machine)
+    fields: dict[str, Any] = machine.formats
     try:
         sizes = tuple(words[NETWORK_WORDS : NETWORK_WORDS + layers + 1])
         return Network(sizes=sizes, steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
@@ -62,6 +68,11 @@ def settings(network: Network, machine: Machine) -> dict[str, int]:
     return {name: value for name, value in values.items() if name in registers(machine)}
 
 
+def cleared(machine: Machine) -> list[Region]:
+    """The memories of CLEARED that the machine has; none where the network is wired in, as it never changes."""
+    return [] if machine.fixed else [region for name, region in regions(machine).items() if name in CLEARED]
+
+
 def configuration(plan: Plan) -> Writes:
     """What a host writes, in this order: address and 32-bit words. The record is cleared first and written last, so that a
     configuration which was cut off is noticed."""
@@ -73,13 +84,9 @@ def configuration(plan: Plan) -> Writes:
     for name, rows in zip(("lane_program", "neuron_program"), plan.tables, strict=True):
         for lane in range(memory[name].lanes):
             yield memory[name].address(0, lane), [row >> 32 * lane & 0xFFFF_FFFF for row in rows]
-    for lane in range(machine.lanes):  # a lane without a neuron in a layer's last group keeps delta 0, and adds nothing to an error
-        yield memory["delta"].address(0, lane), [0] * memory["delta"].depth
-    if machine.gathers:  # A is 0 between the steps of a network that has no A in its state
-        yield memory["alpha_grad"].address(0), [0] * memory["alpha_grad"].depth
-    if machine.events:  # an event is a value other than 0: the last frame of a network for frames stays
-        for lane in range(memory["event"].lanes):
-            yield memory["event"].address(0, lane), [0] * memory["event"].depth
+    for region in cleared(machine):
+        for lane in range(region.lanes):
+            yield region.address(0, lane), [0] * region.depth
     for name, value in (settings(plan.network, machine) | ({"gathered": 0} if machine.capacity.batch > 1 else {})).items():
         yield REGISTERS[name].address, [value]
     yield place + 1, words[1:]

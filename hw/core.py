@@ -10,9 +10,9 @@ from hw.error.deltas import DeltaLists, nonzero, starts
 from hw.host.command import Command
 from hw.host.registers import Registers
 from hw.machine import Machine
-from hw.memory import HOST_BITS, Bank, fan_out, far_moves, found_in
+from hw.memory import Bank, fan_out, far_moves, found_in
 from hw.memory_map import PHASES, regions
-from hw.numbers import LEARN_W, PIXEL_FRAC
+from hw.numbers import HOST_BITS, LEARN_W, PIXEL_FRAC
 from hw.pipeline import delay, spread
 from hw.program import LaneOp, NeuronOp, lane_fields, neuron_fields
 from hw.sequencer import Conductor, Sequencer, conditions, tables

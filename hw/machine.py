@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from hw.network import Network
-from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, Numbers, Q, ceil_log2, whole
+from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, STEPS_MAX, SUM_BITS, Numbers, Q, ceil_div, ceil_log2, whole
 
 LANES_MAX = 128
 ROWS_MAX = 1 << 20  # of weights, a lane
@@ -112,16 +112,30 @@ def narrow(network: Network, lanes: int) -> bool:
     """Whether sweeps of the last layer visit fewer rows, with as many lanes, if it is banked by its inputs, which are spikes."""
     n, m = network.sizes[-1], network.sizes[-2]
     spikes = network.n_layers > 1 or network.input == "events"
-    return spikes and not network.lazy and n * -(-m // lanes) < m * -(-n // lanes)
+    return spikes and not network.lazy and n * ceil_div(m, lanes) < m * ceil_div(n, lanes)
 
 
-def demand(network: Network, lanes: int, neuron_lanes: int, both_ways: bool = False) -> Capacity:
-    """What a network needs of a machine with so many lanes and neuron lanes; `both_ways`: the machine's."""
-    n, sizes = network, network.sizes
-    turned = {n.n_layers} if both_ways and narrow(n, lanes) else set()
-    rows = {l: sizes[l] * -(-sizes[l - 1] // lanes) if l in turned else -(-sizes[l] // lanes) * sizes[l - 1] for l in n.layers}
-    words = {l: -(-sizes[l] // neuron_lanes) for l in n.layers}
+def turned_layers(network: Network, machine: Machine) -> frozenset[int]:
+    """Layers that are banked by their inputs: a last one, where the machine does that and it saves rows."""
+    return frozenset({network.n_layers} if machine.both_ways and narrow(network, machine.lanes) else ())
+
+
+def dense_shape(network: Network, machine: Machine) -> dict[int, tuple[int, int]]:
+    """Outer and inner bound of a dense pass over a layer's weight rows.
+
+    These are groups and inputs; in a layer that is turned, neurons and groups of inputs."""
+    sizes, groups, turned = network.sizes, machine.groups_of, turned_layers(network, machine)
+    by_layer = ((l, sizes[l], sizes[l - 1]) for l in network.layers)
+    return {l: (neurons, groups(inputs)) if l in turned else (groups(neurons), inputs) for l, neurons, inputs in by_layer}
+
+
+def demand(network: Network, machine: Machine) -> Capacity:
+    """What a network needs of a machine with these lanes and neuron lanes, whatever its capacity."""
+    n, sizes, groups, turned = network, network.sizes, machine.groups_of, turned_layers(network, machine)
+    rows = {l: outer * inner for l, (outer, inner) in dense_shape(n, machine).items()}
+    words = {l: machine.neuron_words(sizes[l]) for l in n.layers}
     listed = [sizes[l] for l in range(n.n_layers) if (l or not n.static) and l + 1 not in turned]
+    of_frame, dealt = groups(sizes[1]) if n.static else 0, sum(groups(sizes[l - 1]) for l in turned)
     return Capacity(
         layers=n.n_layers,
         population=max(sizes[1:]),
@@ -129,11 +143,10 @@ def demand(network: Network, lanes: int, neuron_lanes: int, both_ways: bool = Fa
         classes=n.classes,
         weight_rows=sum(rows.values()),
         grad_rows=sum(rows[l] for l in n.layers if n.gathers(l)),
-        delta_rows=sum(-(-sizes[l] // lanes) for l in n.layers) + (-(-sizes[1] // lanes) if n.static else 0)
-        + sum(-(-sizes[l - 1] // lanes) for l in turned),
-        listed_deltas=max(sizes[l] if l in turned else -(-sizes[l] // lanes) for l in n.layers),
+        delta_rows=sum(groups(sizes[l]) for l in n.layers) + of_frame + dealt,
+        listed_deltas=max(sizes[l] if l in turned else groups(sizes[l]) for l in n.layers),
         neuron_rows=sum(words.values()),
-        unit_rows=sum(words.values()) - words[n.n_layers] + -(-n.input_units // neuron_lanes),
+        unit_rows=sum(words.values()) - words[n.n_layers] + machine.neuron_words(n.input_units),
         lists=len(listed),
         listed=sum(listed),
         pixels=sizes[0] if n.static else 0,
@@ -234,16 +247,16 @@ class Machine(Numbers):
         Other `fields_` as given."""
         first = networks[0]
         for other in networks[1:]:
-            for name in (*FORMATS, "alpha_frac", "theta_min"):
-                value, wanted = getattr(other, name), getattr(first, name)
+            for name, wanted in first.formats.items():
+                value = getattr(other, name)
                 if value != wanted:
                     raise ValueError(f"{name}: {value} of {other.title} is not legal; legal is that of {first.title}, {wanted}")
         stochastic = any(n.stochastic for n in networks)
-        chosen: dict[str, Any] = {"lazy": first.lazy, "stochastic": stochastic, **asdict_numbers(first)} | fields_
+        chosen: dict[str, Any] = {"lazy": first.lazy, "stochastic": stochastic, **first.formats} | fields_
         plain = cls(**chosen)
         capacity = Capacity()
         for network in networks:
-            capacity = capacity | demand(network, plain.lanes, plain.neuron_lanes, plain.both_ways)
+            capacity = capacity | demand(network, plain)
         return replace(plain, capacity=capacity)
 
     def replace(self, **changes: Any) -> Machine:
@@ -273,16 +286,20 @@ class Machine(Numbers):
     @property
     def groups(self) -> int:
         """Groups of lanes of the largest layer."""
-        return -(-self.capacity.population // self.lanes)
+        return self.groups_of(self.capacity.population)
 
     @property
     def lane_groups(self) -> int:
         """Groups of lanes of the largest layer, in either direction."""
-        return max(self.groups, -(-self.capacity.fan_in // self.lanes) if self.both_ways else 1)
+        return max(self.groups, self.groups_of(self.capacity.fan_in) if self.both_ways else 1)
+
+    def groups_of(self, n: int) -> int:
+        """Groups of lanes that `n` neurons fill, or `n` inputs of a layer that is banked by its inputs."""
+        return ceil_div(n, self.lanes)
 
     def neuron_words(self, n: int) -> int:
         """Rows that `n` neurons fill in each of the neuron lanes."""
-        return -(-n // self.neuron_lanes)
+        return ceil_div(n, self.neuron_lanes)
 
     @property
     def listed_deltas(self) -> int:
@@ -302,8 +319,8 @@ class Machine(Numbers):
     @property
     def alpha_grad_bits(self) -> int:
         """Bits of A, a gradient summed exactly over the largest layer and the most steps."""
-        steps = self.fixed.steps if self.fixed else self.capacity.batch << 8
-        return min(32, self.grad.bits + ceil_log2(self.capacity.population) + (ceil_log2(steps) if self.gathers else 0))
+        steps = self.fixed.steps if self.fixed else self.capacity.batch * (STEPS_MAX + 1)
+        return min(SUM_BITS, self.grad.bits + ceil_log2(self.capacity.population) + (ceil_log2(steps) if self.gathers else 0))
 
     @property
     def current_sum_bits(self) -> int:
@@ -335,21 +352,16 @@ class Machine(Numbers):
         return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
 
 
-def asdict_numbers(numbers: Numbers) -> dict[str, Any]:
-    """The fields of Numbers, by name."""
-    return {f.name: getattr(numbers, f.name) for f in fields(Numbers)}
-
-
 def lacks(machine: Machine, network: Network) -> Iterable[str]:
     """What keeps the machine from running the network: a line each, with what is needed and what there is."""
-    for f in fields(Numbers):
-        if getattr(machine, f.name) != getattr(network, f.name):
-            yield f"{f.name}: {network.title} has {getattr(network, f.name)}, the machine was built for {getattr(machine, f.name)}"
+    for name, built_for in machine.formats.items():
+        if getattr(network, name) != built_for:
+            yield f"{name}: {network.title} has {getattr(network, name)}, the machine was built for {built_for}"
     if network.lazy != machine.lazy:
         yield f"lazy: {network.title} has {network.lazy}, the machine was built for {machine.lazy}"
     if network.stochastic and not machine.stochastic:
         yield f"stochastic: {network.title} rounds by chance, the machine was built without random bits"
-    need = demand(network, machine.lanes, machine.neuron_lanes, machine.both_ways)
+    need = demand(network, machine)
     for f in fields(Capacity):
         wanted, there = getattr(need, f.name), getattr(machine.capacity, f.name)
         if wanted > there:

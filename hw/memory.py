@@ -13,10 +13,9 @@ from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
 from hw.memory_map import DAMAGED_BITS, LANE_BITS, REGION_BITS, ROW_BITS, Region
-from hw.numbers import ceil_log2
+from hw.numbers import HOST_BITS, ceil_div, ceil_log2
 from hw.pipeline import NEAR, NEXT, delay, spread
 
-HOST_BITS = 32
 COLLISION_IS_FREE = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 """Tells Yosys, before synthesis, that no reader minds what it gets of a word being written (every memory here has one writer)."""
 
@@ -80,9 +79,9 @@ def lane_moves(registers: int, lanes: int) -> int:
     """Registers on the host's way to the lanes and back.
 
     At each level NEXT answers become one, at the first level the answers of NEAR lanes."""
-    answers, levels = -(-lanes // NEAR), 1
+    answers, levels = ceil_div(lanes, NEAR), 1
     while answers > 1:
-        answers, levels = -(-answers // NEXT), levels + 1
+        answers, levels = ceil_div(answers, NEXT), levels + 1
     return registers + levels if registers else 0
 
 

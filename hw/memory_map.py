@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.machine import LANES_MAX, ROWS_MAX, Machine
-from hw.numbers import PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, SUM_BITS, ceil_log2
+from hw.numbers import HOST_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ceil_div, ceil_log2
 from hw.plan import Plan
 from hw.program import lane_fields, neuron_fields, table_rows, words_of
 
@@ -96,7 +96,7 @@ class Region:
     @property
     def width(self) -> int:
         """Bytes of a word on the link."""
-        return min(4, -(-self.bits // 8))
+        return min(4, ceil_div(self.bits, 8))
 
     def address(self, row: int, lane: int = 0) -> int:
         return self.number << (LANE_BITS + ROW_BITS) | lane << ROW_BITS | row
@@ -144,11 +144,11 @@ def regions(machine: Machine) -> dict[str, Region]:
          "1: input (row * lanes + lane) spikes in the next step, which clears it; or its value, which stays"),
         ("delta_sum", n, c.neuron_rows, numbers.grad.bits, True, m.lazy,
          "H, what an event in the next step subtracts from G, lazy learning; the lanes have a copy"),
-        ("lane_program", tables[0], table_rows(m), SUM_BITS, False, loaded,
+        ("lane_program", tables[0], table_rows(m), HOST_BITS, False, loaded,
          "rows of the lanes' program, word by word; written by a host only"),
-        ("neuron_program", tables[1], table_rows(m), SUM_BITS, False, loaded,
+        ("neuron_program", tables[1], table_rows(m), HOST_BITS, False, loaded,
          "rows of the neurons' program, word by word; written by a host only"),
-        ("network", 1, NETWORK_WORDS + c.layers + 1, SUM_BITS, False, loaded,
+        ("network", 1, NETWORK_WORDS + c.layers + 1, HOST_BITS, False, loaded,
          "which network is loaded, for a host; 0 in row 0: none"),
     ]  # fmt: skip
     unchecked = ("alpha", "alpha_grad", "network")

@@ -6,6 +6,7 @@ Nothing here imports Amaranth or PyTorch, so that every side can afford to impor
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 PIXEL_FRAC = 8  # a pixel byte is a fraction of 256; a spike is 256, that is 1.0
 PHI_FRAC = 12  # surrogate derivative, unsigned, below 1.0
@@ -22,6 +23,7 @@ CLASSES_MAX = 256
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4  # bits of register `learn`: weights, thresholds, leakages
 NEURON_MULTIPLIERS = 4  # that a neuron lane uses at once
 SUM_BITS = 32  # of A, the leakage gradient, at most
+HOST_BITS = 32  # of a word that a host reads or writes
 FORMATS = ("w", "u", "trace", "delta", "grad")
 
 
@@ -58,6 +60,11 @@ class Q:
 def ceil_log2(n: int) -> int:
     """Least k with 2**k >= n, for n >= 1."""
     return (n - 1).bit_length()
+
+
+def ceil_div(n: int, parts: int) -> int:
+    """n / parts, rounded up."""
+    return -(-n // parts)
 
 
 def bits_for(n: int) -> int:
@@ -119,9 +126,9 @@ class Numbers:
         return ValueError(f"{field}: {getattr(self, field)!s} is not legal; legal is {legal}")
 
     @property
-    def numbers(self) -> Numbers:
-        """The formats alone."""
-        return Numbers(**{field.name: getattr(self, field.name) for field in fields(Numbers)})
+    def formats(self) -> dict[str, Any]:
+        """The fields of Numbers, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(Numbers)}
 
     # -- shifts: the only places where fraction bits are dropped --------------------------------
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from hw.machine import Machine, lacks, narrow
+from hw.machine import Machine, dense_shape, lacks, turned_layers
 from hw.network import Network
 from hw.program import LaneOp, NeuronOp, When, lane_fields, neuron_fields, pack
 
@@ -35,28 +35,18 @@ class Plan:
     # -- lanes --------------------------------------------------------------------------------
     @cached_property
     def turned(self) -> frozenset[int]:
-        """Layers that are banked by their inputs: a last one, where the machine does that and it saves rows."""
-        n, m = self.network, self.machine
-        return frozenset({n.n_layers} if m.both_ways and narrow(n, m.lanes) else ())
-
-    def _groups_of(self, units: int) -> int:
-        return -(-units // self.machine.lanes)
+        """Layers that are banked by their inputs."""
+        return turned_layers(self.network, self.machine)
 
     @cached_property
     def groups(self) -> dict[int, int]:
         """Groups of lanes a layer's neurons fill: ceil(neurons / lanes)."""
-        return {l: self._groups_of(self.network.sizes[l]) for l in self.network.layers}
+        return {l: self.machine.groups_of(self.network.sizes[l]) for l in self.network.layers}
 
     @cached_property
     def shape(self) -> dict[int, tuple[int, int]]:
-        """Outer and inner bound of a dense pass over a layer's weight rows.
-
-        These are groups and inputs; in a layer that is turned, neurons and groups of inputs."""
-        sizes = self.network.sizes
-        return {
-            l: (sizes[l], self._groups_of(sizes[l - 1])) if l in self.turned else (self.groups[l], sizes[l - 1])
-            for l in self.network.layers
-        }
+        """Outer and inner bound of a dense pass over a layer's weight rows (`dense_shape`)."""
+        return dense_shape(self.network, self.machine)
 
     @property
     def visits(self) -> tuple[tuple[int, bool], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 
 from hw.machine import Machine
-from hw.numbers import RATE_MAX, bits_for
+from hw.numbers import HOST_BITS, RATE_MAX, bits_for, ceil_div
 
 
 class LaneOp(IntEnum):
@@ -141,5 +141,5 @@ def unpack(fields: dict[str, int], word: int) -> dict[str, int]:
 
 
 def words_of(fields: dict[str, int]) -> int:
-    """32-bit words of a row."""
-    return -(-sum(fields.values()) // 32)
+    """Words of the host that a row takes."""
+    return ceil_div(sum(fields.values()), HOST_BITS)

@@ -8,12 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from boards import BOARDS
-from hw.machine import Machine, asdict_numbers
+from hw.machine import Machine
 from hw.network import Network
 from hw.options import sizes
 from sw import checks, data
 from sw.checkpoint import Checkpoint, read
-from sw.device import LINK, Device
+from sw.device import Device
 from sw.flash import board_with_flash
 from sw.golden.recipe import RECIPES
 from sw.image import Image
@@ -100,12 +100,12 @@ def open_device(given: Namespace, kept: Checkpoint | Image | None) -> Device:
         usual = None if given.flash else board.design.network
         return Device.open(given.port, network=usual, machine=board.design.machine, link=board.link, flash=given.flash)
     network = kept.network if kept else Network(sizes=given.net) if given.net else Network()
-    return Device.open(given.port, machine=Machine.holding(network), link=LINK, flash=given.flash)
+    return Device.open(given.port, machine=Machine.holding(network), flash=given.flash)
 
 
 def wanted(given: Namespace, device: Device) -> Network:
     """The network that is to learn from random weights: as the device or the board has it, but for its sizes if they are given."""
-    usual = BOARDS[given.board].design.network if given.board else Network(**asdict_numbers(device.machine))
+    usual = BOARDS[given.board].design.network if given.board else Network(**device.machine.formats)
     network = device.network or usual
     return network.replace(sizes=given.net) if given.net else network
 

@@ -152,7 +152,11 @@ class DeltaLists(wiring.Component):
         return word[: self.machine.delta.bits]
 
 
+def erring(row) -> Value:
+    """Whether a row of the neurons' program is a pass of errors."""
+    return (row.op == NeuronOp.OUTPUT_ERROR) | (row.op == NeuronOp.HIDDEN_ERROR)
+
+
 def starts(row) -> Value:
     """Whether a row of the neurons' program hands something to the lanes."""
-    erring = (row.op == NeuronOp.OUTPUT_ERROR) | (row.op == NeuronOp.HIDDEN_ERROR)
-    return erring | row.deals | ((row.op == NeuronOp.FINISH) & row.held)
+    return erring(row) | row.deals | ((row.op == NeuronOp.FINISH) & row.held)

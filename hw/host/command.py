@@ -7,9 +7,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
-from hw.memory import HOST_BITS, HostBus, far_moves
+from hw.memory import HostBus, far_moves
 from hw.memory_map import BURST_BITS, LANE_BITS, OP_NEXT, OP_READ, OP_SEEK, OP_WRITE, ROW_BITS, regions
-from hw.numbers import bits_for
+from hw.numbers import HOST_BITS, bits_for
 
 
 class Command(wiring.Component):

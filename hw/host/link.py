@@ -12,9 +12,8 @@ from hw.host.receive import Receiver
 from hw.host.reply import Replies
 from hw.host.stored import Stored
 from hw.machine import Machine
-from hw.memory import HOST_BITS
 from hw.memory_map import BURST_BITS, OP_NEXT, OP_READ, OP_SEEK
-from hw.numbers import bits_for
+from hw.numbers import HOST_BITS, bits_for
 from hw.pipeline import StreamRegister
 
 HEADER_WORD = 4  # bytes of each half of an operation's header

@@ -13,7 +13,7 @@ from pathlib import Path
 from hw import configuration as c
 from hw.host import protocol as p
 from hw.host import stored as s
-from hw.machine import Machine
+from hw.machine import Capacity, Machine
 from hw.memory_map import BURST_BITS, LANE_BITS, REGISTERS, ROW_BITS, regions
 from hw.network import Network
 from hw.numbers import Q
@@ -82,9 +82,9 @@ A format is two bytes: integer bits with the sign, and fraction bits.
 ## Networks
 
 A machine with one network wired in runs that. Any other holds none after power-up, and is configured by a host: with zero in row 0
-of memory `network`; the programs of lanes and neurons (hw/plan.py); 0 in all rows of memory `delta`; \
-the registers {settings}, as far
-as the machine has them; and at last the record of the network, its first word after the others:
+of memory `network`; the programs of lanes and neurons (hw/plan.py); 0 in all rows of {cleared}; the registers
+{settings}; and at last the record of the network, its first word after the others. A
+memory or register that the machine lacks is left out.
 
 {record}
 
@@ -158,7 +158,7 @@ def manual() -> str:
     ])  # fmt: skip
     record = table(("row", "bits", "what"), c.RECORD_DOCS)
     description = table(("bytes", "what"), p.DESCRIPTION_DOCS)
-    settings = c.settings(network, Machine(stochastic=True, lazy=True))
+    settings = c.settings(network, Machine(stochastic=True, lazy=True, capacity=Capacity(batch=2)))
     registers = ((r.row, r.name, r.bits, r.access, r.doc) for r in REGISTERS.values())
     memories = ((r.number, r.name, r.lanes, r.depth, r.bits, "yes" if r.signed else "", r.doc) for r in [*here.values(), *others])
     return TEXT.format(
@@ -167,6 +167,7 @@ def manual() -> str:
         operations=table(("operation", "name", "meaning"), ((o.value, o.name, doc) for o, doc in p.OP_DOCS.items())),
         row_bits=ROW_BITS, lane_bits=LANE_BITS, count_bits=BURST_BITS,
         description=f"{p.DESCRIPTION_MOST} bytes, zeros behind the last one that is used.\n\n" + description,
+        cleared=", ".join(f"`{name}`" for name in c.CLEARED),
         record=record, mark=c.RECORD, settings=", ".join(f"`{name}`" for name in settings),
         image=image, sector=s.SECTOR, command=s.COMMAND_BYTES, wake=s.WAKE, wait=1e6 * s.WAKE_SECONDS, read=s.READ,
         registers=table(("row", "name", "bits", "access", "meaning"), registers),

@@ -166,11 +166,13 @@ def read_description(data: bytes) -> tuple[Machine, Link]:
         sizes = struct.unpack_from(f"<{layers + 1}H", data, at + _NETWORK.size)
         fixed = Network(sizes=tuple(size + 1 for size in sizes), steps=steps, input=INPUTS[kind], cadence=CADENCES[cadence],
                         stochastic=bool(rounding & 1), lazy=switches["lazy"], **numbers)  # fmt: skip
-        capacity = demand(fixed, lanes, neuron_lanes, switches["both_ways"])
+        capacity = Capacity()  # what `fixed` needs, below
     else:
         parts = [data[at + k * _NUMBER_BYTES : at + (k + 1) * _NUMBER_BYTES] for k in range(len(_NUMBERS))]
         most: dict[str, Any] = {name: int.from_bytes(part, "little") for name, part in zip(_NUMBERS, parts, strict=True)}
         capacity = Capacity(**most, **{name: bool(flags >> len(_SWITCHES) + k & 1) for k, name in enumerate(_CAPACITIES)})
     machine = Machine(lanes=lanes, neuron_lanes=neuron_lanes, weight_memory=_MEMORIES[memory], wires=WIRES[_WIRES[wires]],
                       capacity=capacity, fixed=fixed, **switches, **numbers)  # fmt: skip
+    if fixed:
+        machine = machine.replace(capacity=demand(fixed, machine))
     return machine, Link(clock=clock, baud=baud, buffer=buffer, reply=reply)

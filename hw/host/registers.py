@@ -6,6 +6,7 @@ from amaranth.hdl import Array, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.configuration import settings
 from hw.machine import Machine
 from hw.memory import HostBus
 from hw.memory_map import DAMAGED_BITS, IDENTITY, PHASES, REGISTERS, registers
@@ -14,12 +15,6 @@ from hw.numbers import bits_for
 SETTINGS = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha",
             "last_step", "last_sample", "gathered", "rounding", "alpha_min")  # fmt: skip
 _INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
-
-
-def wired_in(machine: Machine) -> dict[str, int]:
-    """Settings that a machine with a fixed network has no registers for."""
-    network = machine.fixed
-    return {"last_step": network.steps - 1, "rounding": int(network.stochastic), "alpha_min": network.alpha_min} if network else {}
 
 
 class Registers(wiring.Component):
@@ -56,11 +51,12 @@ class Registers(wiring.Component):
         m = Module()
         host, meant, then = self.host, Signal(), Signal()
         m.d.comb += meant.eq(then & host.write)
-        values, fixed = {}, wired_in(self.machine)
+        values = {}
+        wired_in = settings(self.machine.fixed, self.machine) if self.machine.fixed else {}
         for name, register in self.registers.items():
             if register.access == "rw" and name not in _INPUTS:
-                if name in fixed:
-                    values[name] = Const(fixed[name], register.bits)
+                if name in wired_in:
+                    values[name] = Const(wired_in[name], register.bits)
                     continue
                 bits = bits_for(self.machine.capacity.classes) if name == "label" else register.bits
                 values[name] = Signal(bits, name=f"{name}_r")

@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
+from hw.configuration import cleared
 from hw.host.protocol import CRC_BYTES, FRAME_BYTES, HEADER_BYTES, VERSION, Link
 from hw.machine import Machine
 from hw.memory_map import MAX_BURST, regions, registers
@@ -57,7 +58,7 @@ class Stored:
         memory = regions(self.machine)
         written = [region for region in memory.values() if region.name not in NOT_STORED]
         runs = 1 if self.machine.fixed else self.machine.capacity.layers + 1  # of addresses in a lane that follow each other
-        written.append(memory["delta"])  # which is cleared first
+        written += cleared(self.machine)  # before the state is loaded
         words = sum(region.width * region.lanes * region.depth for region in written)
         operations = sum(region.lanes * (min(runs, region.depth) + region.depth // MAX_BURST) for region in written)
         settings = sum(register.access == "rw" for register in registers(self.machine).values())

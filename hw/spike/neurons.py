@@ -11,6 +11,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.error.delta import Delta
+from hw.error.deltas import erring
 from hw.error.gradient import Gradient
 from hw.error.leakage import Leakage
 from hw.error.threshold import Threshold
@@ -214,7 +215,7 @@ class Neurons(wiring.Component):
         self.during = {kind: Signal(name=f"during_{n}") for n, kind in enumerate(self.DRAIN)}
         self.erring, self.last = Signal(), Signal()
         m.d.sync += [flag.eq(self.row.op == kind) for kind, flag in self.during.items()]
-        errs = (self.row.op == NeuronOp.OUTPUT_ERROR) | (self.row.op == NeuronOp.HIDDEN_ERROR)
+        errs = erring(self.row)
         m.d.sync += [self.erring.eq(errs), self.last.eq(self.row.output)]
         # for every neuron lane; where they lie far apart from registers of its own
         self.erring_in = [self.erring for _ in self.lanes]

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
-from hw.numbers import LAYERS_MAX, UNITS_MAX, bits_for
+from hw.numbers import LAYERS_MAX, UNITS_MAX, bits_for, ceil_div
 from hw.pipeline import delay, spread
 
 WORD, HALF = 32, 16
@@ -136,7 +136,7 @@ class Dither(wiring.Component):
         with m.Elif(self.next):
             m.d.sync += self.state.eq(xorshift32(self.state))
 
-        blocks, tree = -(-lanes // TILE), bool(wires.tree)
+        blocks, tree = ceil_div(lanes, TILE), bool(wires.tree)
         early = self.lead - wires.tree - tree
         if blocks > 1 or lanes == TILE:
             place, low = self.group * blocks, Const(0, TILE_BITS)
@@ -151,12 +151,12 @@ class Dither(wiring.Component):
         for block, far in enumerate(spread(m, word, wires.tree, lanes)[::TILE]):
             m.submodules[f"hash_{block}"] = tile = TileHash(holds=self.machine.shared)
             at, lows = far[WORD + 2 * TILE_BITS :] + block, [far[WORD + k * TILE_BITS :][:TILE_BITS] for k in range(2)]
-            turned = turned_in[block * TILE]
-            of_lanes = Mux(turned, key(0, 0, at), key(0, at, 0))
+            of_block = turned_in[block * TILE]  # `turned`, from a register near the block
+            of_lanes = Mux(of_block, key(0, 0, at), key(0, at, 0))
             m.d.comb += [
                 tile.mixed.eq(delay(m, far[:WORD] ^ of_lanes, tree)),
-                tile.input_low.eq(delay(m, Mux(turned, lows[1], lows[0]), tree)),
-                tile.neuron_low.eq(delay(m, Mux(turned, lows[0], lows[1]), tree)),
+                tile.input_low.eq(delay(m, Mux(of_block, lows[1], lows[0]), tree)),
+                tile.neuron_low.eq(delay(m, Mux(of_block, lows[0], lows[1]), tree)),
             ]
             if self.machine.shared:
                 m.d.comb += tile.enable.eq(self.enable)

@@ -12,6 +12,7 @@ from boards import BOARDS
 from hw.host.protocol import Link
 from hw.host.stored import SECTOR, Stored
 from hw.machine import Machine
+from hw.network import Network
 from hw.plan import compile
 from sim.scenarios import random_machine, random_network, random_state
 from sw import flash, train_device
@@ -52,6 +53,14 @@ def test_an_image_is_what_a_host_would_send(seed, buffer):
         assert same({**device.read_state(), "class": state["class"]}, state) and device.rates == RATES
     used = 8 + sum(len(frame) + 1 for frame in (first, *frames))
     assert not exact or stored.size < 3 * used + SECTOR, "most of the image is padding"
+
+
+def test_what_a_configuration_clears_has_its_place_in_an_image():
+    """Of so many inputs the events, which are no part of the state, take several sectors."""
+    network = Network(sizes=(20_000, 1), input="events", steps=1)
+    machine = Machine.holding(network, lanes=1)
+    state = {"class": np.array(0)} | random_state(network, np.random.default_rng(0))
+    assert len(image(compile(network, machine), LINK, state, RATES)) == Stored(machine, LINK, 0).size
 
 
 def test_a_network_that_lacks_an_array_is_none():
