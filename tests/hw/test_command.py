@@ -7,12 +7,12 @@ from amaranth.sim import Simulator
 
 from hw.host.command import Command
 from hw.machine import FAR, NEAR, WIRES, Machine
-from hw.memory_map import OP_READ, OP_WRITE, REGISTERS
+from hw.memory_map import LANE_BITS, OP_READ, OP_WRITE, REGISTERS, ROW_BITS
 from hw.network import Network
 
 MACHINE = Machine.holding(Network(sizes=(6, 4, 3), steps=3), lanes=2)
 WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
-ELSEWHERE = 1 << 24  # a memory that is not the registers
+ELSEWHERE = 1 << LANE_BITS + ROW_BITS  # a memory that is not the registers
 
 
 @pytest.mark.parametrize("wires", [NEAR, FAR], ids=WIRES)
@@ -60,7 +60,7 @@ def test_a_header_waits_until_all_words_are_answered(wires, wait):
     simulator.add_testbench(host, background=True)
     simulator.add_testbench(reader)
     simulator.run()
-    register = REGISTERS["run"].address >> 24
+    register = REGISTERS["run"].address >> LANE_BITS + ROW_BITS
     assert got == WORDS and written == [(len(WORDS), register)], f"{len(got)} words, written after and to {written}"
     if not wait:
         assert {b - a for a, b in pairwise(at)} == {1 if wires == NEAR else command.moves + 1}, at
