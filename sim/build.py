@@ -22,6 +22,7 @@ from amaranth.back import rtlil, verilog
 from amaranth.lib import stream, wiring
 from cocotb_tools import config as cocotb_config
 
+from hw.numbers import ceil_div
 from sw.compiler import cached, cxx
 
 HERE = Path(__file__).resolve().parent
@@ -86,9 +87,9 @@ def build(component: wiring.Component, *, i: str = "i", o: str = "o", opt: str =
     """
     text = _rtlil(component, opt)
     (i_bits, o_bits), ports, probes = _members(component, i, o)
-    word_bytes = max(1, -(-max(i_bits, o_bits) // 8))
+    word_bytes = max(1, ceil_div(max(i_bits, o_bits), 8))
     slots = max(1, ROW_BITS // (8 * word_bytes))
-    rows = -(-MEMORY_BITS // (slots * 8 * word_bytes))
+    rows = ceil_div(MEMORY_BITS, slots * 8 * word_bytes)
     program = Program(Path("bench"), i_bits, o_bits, word_bytes, slots, rows, ports, probes, waves)
     bench = _macros(i, o, program, clocked=_clocked(text)) + (HERE / "bench.v").read_text()
     libs = cocotb_config.libs_dir

@@ -14,6 +14,8 @@ import cocotb
 from cocotb.handle import Immediate
 from cocotb.triggers import Timer
 
+from hw.numbers import ceil_div
+
 
 def _field(value: int, low: int, bits: int = 32) -> int:
     return value >> low & (1 << bits) - 1
@@ -68,7 +70,7 @@ class Bench:
 
     def collect(self, count: int) -> bytes:
         size = count * self.word_bytes
-        rows = -(-size // self.row_bytes)
+        rows = ceil_div(size, self.row_bytes)
         data = b"".join(int(str(row.value), 2).to_bytes(self.row_bytes, "little") for row in self.take_rows[:rows])
         return data[:size]
 

@@ -32,6 +32,7 @@ from sim.build import build, build_library
 from sim.fast import FastSimulator
 from sim.simulator import Hang, SimulationError, Simulator
 from sw import checks
+from sw.checks import RATES
 from sw.layout import bursts, layout
 
 ENGINES = {
@@ -39,7 +40,6 @@ ENGINES = {
     "stepped": "the same with a callback in every clock cycle, as testbenches have, to compare with",
     "fast": "C++ in this process, for long runs",
 }
-RATES = ("rate_w", "rate_theta", "rate_alpha")
 CYCLES = tuple(f"cycles_{phase}" for phase in PHASES)
 COUNTERS = (*CYCLES, "sops", "sops_skipped")
 

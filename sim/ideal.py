@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from hw.memory_map import PHASES
+from hw.numbers import ceil_div
 from hw.plan import Plan
 from sw.golden.network import GoldenNetwork, Layer
 
@@ -30,7 +31,7 @@ class Counting(GoldenNetwork):
 
     def ideal(self) -> dict[str, int]:
         """Least cycles by phase for what was needed since the last call."""
-        cycles = {phase: -(-count // self.lanes) for phase, count in self.needed.items()}
+        cycles = {phase: ceil_div(count, self.lanes) for phase, count in self.needed.items()}
         self.needed = dict.fromkeys(PHASES, 0)
         return cycles
 

@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from hw.numbers import ceil_div
 from hw.options import whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -243,7 +244,7 @@ def turn() -> int:
 
 def sample(of: Sequence[T], n: int) -> list[T]:
     """`n` far apart, as neighbours cost alike; the next turn's follow them, so that successive turns go through all."""
-    return [of[(turn() + k * -(-len(of) // n)) % len(of)] for k in range(n)]
+    return [of[(turn() + k * ceil_div(len(of), n)) % len(of)] for k in range(n)]
 
 
 @contextmanager

@@ -236,7 +236,7 @@ class Writer(Spec):
         machine = Machine.holding(Network(sizes=(3, 2, 2), steps=2), lanes=2)
         lanes, m.submodules.command = Lanes(machine), (command := Command(machine))
         m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
-        for name in ("sweep", "operand", "rate", "next_random", "delta_row", "delta_write"):
+        for name in ("sweep", "operand", "rate", "next_random", "own_row", "own_write"):
             port = Value.cast(getattr(lanes, name))
             m.d.comb += port.eq(self.free(len(port), name))
         m.d.comb += [

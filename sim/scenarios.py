@@ -11,9 +11,9 @@ import numpy as np
 from hw.machine import FAR, SPRAM_BITS, Machine
 from hw.network import CADENCES, INPUTS, Network
 from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
-from sim.device import RATES
 from sim.twin import Twin
 from sw import checks
+from sw.checks import RATES
 
 Rng = np.random.Generator
 T = TypeVar("T")

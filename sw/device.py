@@ -15,6 +15,7 @@ from hw.host.protocol import DESCRIPTION_MOST, Link, Op, read_description
 from hw.machine import Machine, lacks
 from hw.memory_map import COUNTER_BITS, IDENTITY, PHASES, REGISTERS, Region, regions
 from hw.network import Network
+from hw.numbers import ceil_div
 from hw.plan import Plan, compile
 from sw import checkpoint, checks
 from sw.checkpoint import Checkpoint
@@ -474,7 +475,7 @@ class Device:
         self._collect(batch)
 
     def _set(self, register: str, value: int) -> None:
-        self._write(REGISTERS[register].address, value, -(-REGISTERS[register].bits // 8))
+        self._write(REGISTERS[register].address, value, ceil_div(REGISTERS[register].bits, 8))
 
     def _read_registers(self, names: Iterable[str]) -> np.ndarray:
         batch = Batch(self._info.link)

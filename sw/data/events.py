@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hw.numbers import ceil_div
 from sw.data.images import Part, hold_out
 
 SIDE = 64
@@ -105,8 +106,8 @@ def _open(what: EventSet, folder: str | Path, **options: Any) -> Any:
 
 def _frames(what: EventSet, samples: Iterable, steps: int) -> Part:
     width, height, polarities = samples.sensor_size  # type: ignore[attr-defined]
-    shrink = -(-max(width, height) // SIDE) if height > 1 else 1
-    shape = (polarities, -(-height // shrink), -(-width // shrink)) if height > 1 else (width,)
+    shrink = ceil_div(max(width, height), SIDE) if height > 1 else 1
+    shape = (polarities, ceil_div(height, shrink), ceil_div(width, shrink)) if height > 1 else (width,)
     x = np.zeros((len(samples), steps, *shape), np.uint8)  # type: ignore[arg-type]
     y = np.zeros(len(x), np.int64)
     for i in tqdm(range(len(x)), desc=f"{what.tonic}, {steps} frames", unit=" samples", leave=False):
