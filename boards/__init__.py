@@ -30,15 +30,15 @@ _ULX3S_FLASH = 0x38_0000
 
 _SMALL = Design.of(
     Network(),
-    *(Network(sizes=(64, 32, 24, 10), input=kind, cadence=cadence, batch=16 if cadence == "sample" else 1)
+    *(Network(net="64-32-24-10", input=kind, cadence=cadence, batch=16 if cadence == "sample" else 1)
       for kind in INPUTS for cadence in CADENCES),
     lanes=8, parity=True)  # fmt: skip
-_LARGE = Network(sizes=(784, 200, 10), cadence="step", w=Q(1, 8), stochastic=True)
+_LARGE = Network(net="784-200-10", cadence="step", w=Q(1, 8), stochastic=True)
 
 _ICEBREAKER = Board(
     name="icebreaker", platform=ICEBreakerPlatform, chip=UP5K, clock=24e6, pll_pad=True,
     loader=("-b", "ice40_generic"), flash=_ICE40_FLASH,
-    design=Design.of(Network(sizes=(784, 64, 10), cadence="step"), fixed=True, lanes=4, weight_memory="spram"),
+    design=Design.of(Network(net="784-64-10", cadence="step"), fixed=True, lanes=4, weight_memory="spram"),
     # Red and green on the board, two green ones on the part that breaks off (PMOD 2).
     resources=tuple(ICEBreakerPlatform.break_off_pmod),
     lights={"configured": ("led_g", 2), "alive": ("led_g", 3), "busy": ("led_g", 0), "error": ("led_r", 0)},
@@ -65,7 +65,7 @@ BOARDS: dict[str, Board] = {
               loader=("-b", "ulx3s"), flash=_ULX3S_FLASH, flash_pins=("spi_flash", 0),
               # A memory has 9 or 18 bits. Weights of 9 bits take half the memories, and learn as well as those of 16 if they are
               # rounded by chance.
-              design=Design.of(_LARGE, _LARGE.replace(sizes=(120, 64, 9)), _LARGE.replace(sizes=(64, 32, 10)),
+              design=Design.of(_LARGE, _LARGE.replace(net="120-64-9"), _LARGE.replace(net="64-32-10"),
                                lanes=104, neuron_lanes=4, wires="far", both_ways=True),
               # less wire than with the default placer; the default router does not finish
               nextpnr="--placer static --router router2"),

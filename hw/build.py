@@ -37,6 +37,7 @@ from hw.host.protocol import SLOTS
 from hw.machine import Machine
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
+from hw.notation import dense
 from hw.numbers import bits_for, ceil_div
 from hw.options import add_design, chosen, design, output
 from hw.pipeline import KEEP_APART
@@ -141,14 +142,14 @@ def nearest(board: Board, wanted: dict[str, Any], measured: dict[str, float] | N
     `measured` corrects `needs`: factors by resource, from a build that did not fit.
     """
     base = replace(board.design, others=())
-    sizes, lanes, neuron_lanes = (wanted.get(name, getattr(base.network if name == "sizes" else base.machine, name))
-                                  for name in ("sizes", "lanes", "neuron_lanes"))  # fmt: skip
+    sizes = base.network.replace(net=wanted.get("net", base.network.net)).sizes
+    lanes, neuron_lanes = (wanted.get(name, getattr(base.machine, name)) for name in ("lanes", "neuron_lanes"))
     for part in range(32, 0, -1):
         smaller = (sizes[0], *(max(1, n * part // 32) for n in sizes[1:-1]), sizes[-1])
         for halvings in range(lanes.bit_length()):
             fewer = {"lanes": lanes >> halvings, "neuron_lanes": math.gcd(neuron_lanes, lanes >> halvings)}
             try:
-                design = base.replace(**{**wanted, "sizes": smaller, **fewer})
+                design = base.replace(**{**wanted, "net": dense(smaller), **fewer})
             except ValueError:
                 continue
             if all(need * (measured or {}).get(r, 1) <= getattr(board.chip, r) for r, need in needs(design.machine, board).items()):
@@ -161,7 +162,7 @@ def _advice(board: Board, wanted: dict[str, Any], measured: dict[str, float] | N
     if design is None:
         return "no network with these inputs and classes fits"
     network, lanes = design.network, design.machine.lanes
-    return f"the nearest that should fit is --net {network.title} --lanes {lanes} ({network.synapses} synapses)"
+    return f"the nearest that should fit is --net {network.title} --lanes {lanes} ({network.synapse_count} synapses)"
 
 
 # -- the design --------------------------------------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ def build(board: str, design: Design | None = None, *, unit: str | None = None, 
 
 def _wanted(design: Design) -> dict[str, Any]:
     machine = design.machine
-    return {"sizes": design.network.sizes, "lanes": machine.lanes, "neuron_lanes": machine.neuron_lanes}
+    return {"net": design.network.net, "lanes": machine.lanes, "neuron_lanes": machine.neuron_lanes}
 
 
 def _refuse_too_large(board: Board, design: Design) -> None:
@@ -403,7 +404,7 @@ def _figures(board: Board, design: Design, unit: str | None, top: Harness | Top,
         "name": unit or network.title,
         "sizes": list(network.sizes),
         "lanes": machine.lanes,
-        "synapses": network.synapses,
+        "synapses": network.synapse_count,
         "network": json.loads(network.to_json()),
         "machine": json.loads(machine.to_json()),
         "target_mhz": frequency / 1e6,
@@ -431,12 +432,12 @@ def list_boards() -> str:
         alone, widest = replace(design, others=()), 0
         for hidden in range(1, 1025):
             try:
-                fits = lacking(alone.replace(sizes=(784, hidden, 10)).machine, board) is None
+                fits = lacking(alone.replace(net=f"784-{hidden}-10").machine, board) is None
             except ValueError:
                 fits = False
             widest = hidden if fits else widest
         rows.append((board.name, chip.name, f"{board.clock / 1e6:g}",
-                     design.network.title, str(design.machine.lanes), str(design.network.synapses),
+                     design.network.title, str(design.machine.lanes), str(design.network.synapse_count),
                      f"{need['bram']} of {chip.bram} {chip.family.bram_name}", f"{need['spram']} of {chip.spram}", str(chip.dsp),
                      f"784-{widest}-10" if widest else "none", "only this" if design.machine.fixed else "any within"))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -11,6 +11,7 @@ from typing import Any
 from hw.machine import Machine
 from hw.memory_map import NETWORK_WORDS, REGISTERS, Region, regions, registers
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.plan import Plan
 
 RECORD = 0x4F4E_0001
@@ -55,7 +56,7 @@ def read_record(words: Sequence[int], machine: Machine) -> Network | None:
     fields: dict[str, Any] = machine.formats
     try:
         sizes = tuple(words[NETWORK_WORDS : NETWORK_WORDS + layers + 1])
-        return Network(sizes=sizes, steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
+        return Network(net=dense(sizes), steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
                        stochastic=bool(switches & 1), lazy=bool(switches & 2), **fields)  # fmt: skip
     except (ValueError, IndexError) as error:
         raise ValueError(f"network: the record makes no sense ({error})") from None

@@ -352,6 +352,10 @@ class Machine(Numbers):
         return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
 
 
+_BUILT = {"output_error": "counted", "centred": False, "decay": False, "remainder": False, "slower": ()}
+"""What the golden model knows more of than the gateware: the values with which a machine runs a network."""
+
+
 def lacks(machine: Machine, network: Network) -> Iterable[str]:
     """What keeps the machine from running the network: a line each, with what is needed and what there is."""
     for name, built_for in machine.formats.items():
@@ -361,6 +365,12 @@ def lacks(machine: Machine, network: Network) -> Iterable[str]:
         yield f"lazy: {network.title} has {network.lazy}, the machine was built for {machine.lazy}"
     if network.stochastic and not machine.stochastic:
         yield f"stochastic: {network.title} rounds by chance, the machine was built without random bits"
+    for name, built in _BUILT.items():
+        if getattr(network, name) != built:
+            yield f"{name}: {network.title} has {getattr(network, name)}; no machine does that so far"
+    if not network.all_dense:
+        yield f"net: {network.title} has convolutions; machines run dense layers so far"
+        return
     need = demand(network, machine)
     for f in fields(Capacity):
         wanted, there = getattr(need, f.name), getattr(machine.capacity, f.name)

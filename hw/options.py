@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import Any
 from boards import BOARDS
 from hw.design import NETWORK_FIELDS, Design
 from hw.machine import WEIGHT_MEMORIES, WIRES
-from hw.network import CADENCES, INPUTS, Network
+from hw.network import CADENCES, INPUTS, OUTPUT_ERRORS, Network
+from hw.notation import NotationError, canonical, read
 from hw.numbers import Q
 
 
+def net(text: str) -> str:
+    """A network in the literature's notation (hw/notation.py)."""
+    try:
+        return canonical(read(text))
+    except NotationError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def sizes(text: str) -> tuple[int, ...]:
-    """A network in the literature's notation: units of the input and of every layer, joined by hyphens."""
-    parts, at = text.split("-"), 0
-    for part in parts:
-        if not part.isdecimal():
-            raise ArgumentTypeError(f"{part!r} at character {at + 1} of {text!r} is not legal;"
-                                    " legal is whole numbers joined by -, such as 64-32-10")  # fmt: skip
-        at += len(part) + 1
-    return tuple(map(int, parts))
+    """Numbers of neurons joined by hyphens."""
+    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", text):
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers of at least 1 joined by hyphens, such as 64-32")
+    return tuple(map(int, text.split("-")))
 
 
 def shares(text: str) -> tuple[float, ...]:
@@ -34,6 +40,13 @@ def shares(text: str) -> tuple[float, ...]:
     if not all(0 <= share <= 1 for share in found):
         raise ArgumentTypeError(f"{text!r} is not legal; legal is numbers of 0 to 1 joined by commas, such as 0.5,0.9")
     return found
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers written as 0,0,1."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ArgumentTypeError(f"{text!r} is not legal; legal is whole numbers joined by commas, such as 0,0,1")
+    return tuple(map(int, text.split(",")))
 
 
 def positive(text: str) -> float:
@@ -77,7 +90,7 @@ def output(text: str) -> Path:
 
 
 DESIGN: dict[str, dict[str, Any]] = {
-    "sizes": {"type": sizes, "metavar": "N-N-N", "help": "the network: units of the input and of every layer, such as 64-32-10"},
+    "net": {"type": net, "metavar": "NET", "help": "the network: input and layers, such as 64-32-10 or 28x28-6C5-P2-10"},
     "steps": {"type": int, "metavar": "T", "help": "time steps of a sample"},
     "lanes": {"type": int, "metavar": "N", "help": "synapses a clock cycle"},
     "neuron_lanes": {"type": int, "metavar": "M", "help": "neurons a clock cycle"},
@@ -85,6 +98,11 @@ DESIGN: dict[str, dict[str, Any]] = {
     "cadence": {"choices": CADENCES, "help": "when parameters change"},
     "batch": {"type": int, "metavar": "B", "help": "samples whose gradients are summed before they are applied"},
     "stochastic": {"action": BooleanOptionalAction, "help": "round weight updates up or down by chance"},
+    "output_error": {"choices": OUTPUT_ERRORS, "help": "the last layer's error: from its spikes, or from U - theta"},
+    "centred": {"action": BooleanOptionalAction, "help": "take gradients less their mean over a neuron's inputs"},
+    "decay": {"action": BooleanOptionalAction, "help": "weights decay"},
+    "remainder": {"action": BooleanOptionalAction, "help": "keep what updates round off"},
+    "slower": {"type": whole_numbers, "metavar": "N,N", "help": "for each layer, what is added to the rate of its weights"},
     "w": {"type": fixed_point, "metavar": "I,F",
           "help": "format of the weights: integer bits, the sign among them, and fraction bits"},
     "u": {"type": fixed_point, "metavar": "I,F", "help": "likewise of membranes, currents and thresholds"},
@@ -103,12 +121,9 @@ DESIGN: dict[str, dict[str, Any]] = {
 """Fields of a design that are options, as argparse takes them."""
 
 
-FLAGS = {"sizes": "--net"}
-
-
 def flag(name: str) -> str:
     """The option that sets a field."""
-    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+    return f"--{name.replace('_', '-')}"
 
 
 def add_design(parser: ArgumentParser) -> None:
@@ -147,7 +162,7 @@ def as_options(board: str, fields: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             out.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
         elif isinstance(value, tuple):
-            out += [flag(name), "-".join(map(str, value))]
+            out += [flag(name), ",".join(map(str, value))]
         elif isinstance(value, Q):
             out += [flag(name), f"{value.i},{value.f}"]
         else:

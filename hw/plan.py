@@ -249,6 +249,6 @@ def compile(network: Network, machine: Machine) -> Plan:
     for lack in lacks(machine, network):
         raise DoesNotFit(lack)
     if machine.fixed is not None and machine.fixed != network:
-        raise DoesNotFit(f"sizes: the machine has {machine.fixed.title} wired in, and runs no other network;"
+        raise DoesNotFit(f"net: the machine has {machine.fixed.title} wired in, and runs no other network;"
                          f" build one for {network.title}")  # fmt: skip
     return Plan(network, machine)

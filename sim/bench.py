@@ -49,9 +49,9 @@ from sw.stop import Parameters, stop
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "bench"
 COLOURS = dict(zip(PHASES, ("#1f5fa8", "#9aa0a6", "#d1495b", "#edae49"), strict=True))
 LANES = ("lanes", "neuron_lanes", "wires")
-GROWTH = Design.of(Network(sizes=(64, 32, 10), input="events"), lanes=4)
+GROWTH = Design.of(Network(net="64-32-10", input="events"), lanes=4)
 """Where growth starts from: one field at a time is changed."""
-EVENTS = Design.of(Network(sizes=(784, 200, 10), input="events", trace=Q(5, 8), grad=Q(6, 12)), lanes=8, neuron_lanes=2)
+EVENTS = Design.of(Network(net="784-200-10", input="events", trace=Q(5, 8), grad=Q(6, 12)), lanes=8, neuron_lanes=2)
 """Whose growth is shown with lanes and with activity, the latter learned from traces and lazily."""
 _FROM = f"{GROWTH.network.title}, T = {GROWTH.network.steps}, {GROWTH.machine.lanes} lanes"
 LARGE = f"{EVENTS.network.title}, T = {EVENTS.network.steps}, {EVENTS.machine.neuron_lanes} neuron lanes"
@@ -62,7 +62,7 @@ ACTIVITIES = (0.05, 0.1, 0.25, 0.5, 1.0)
 def growth(samples: int, quiet: bool) -> dict[str, list[dict[str, Any]]]:
     """Cycles of a sample as one thing grows, by what grows: value, and cycles by kind."""
     axes: dict[str, list[tuple[float, Design, float]]] = {
-        "neurons": [(n, GROWTH.replace(sizes=(64, n, 10)), 0.25) for n in (16, 32, 64, 128)],
+        "neurons": [(n, GROWTH.replace(net=f"64-{n}-10"), 0.25) for n in (16, 32, 64, 128)],
         "steps": [(t, GROWTH.replace(steps=t), 0.25) for t in (2, 8, 32)],
         "lanes, large": [(n, EVENTS.replace(lanes=n), 0.25) for n in (4, 8, 20, 40, 100)],
         "activity": [(share, GROWTH, share) for share in ACTIVITIES],

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from boards import BOARDS
 from hw.design import MACHINE_FIELDS, NETWORK_FIELDS, Design
 from hw.memory_map import PHASES
+from hw.notation import dense
 from hw.options import add_design, chosen, design, flag, output, whole
 from sim.build import OPT, WAVES
 from sim.device import ENGINES
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         image, simulated = image_of(options)
         network = simulated.network
-        own = network.replace(sizes=(image.inputs, *network.sizes[1:]))
+        own = network.replace(net=dense((image.inputs, *network.sizes[1:])))
         dataset = image.dataset(data.load(options.dataset, own, folder=options.folder, seed=options.seed))
         for name, split in (("samples", dataset.train), ("test", dataset.test)):
             if (getattr(options, name) or 0) > len(split):

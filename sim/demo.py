@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.monotonic()
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    design = get_board(options.board).design.replace(sizes=Network().sizes)  # what is simulated is what is built
+    design = get_board(options.board).design.replace(net=Network().net)  # what is simulated is what is built
     network = design.network
     dataset = data.load("digits", network, seed=options.seed)
     count = options.samples or len(dataset.train)

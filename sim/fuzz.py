@@ -31,7 +31,7 @@ from sw.layout import layout
 from sw.transport.frames import parse_reply, request
 from sw.transport.golden import Model as Golden
 
-DESIGN = Design.of(Network(sizes=(6, 4, 3), steps=3, stochastic=True), lanes=2)
+DESIGN = Design.of(Network(net="6-4-3", steps=3, stochastic=True), lanes=2)
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
 _HEADER = struct.Struct("<BHBI")
 _RUN = struct.pack("<I", REGISTERS["run"].address)

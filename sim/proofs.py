@@ -198,7 +198,7 @@ class Lists(Spec):
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        machine = Machine.holding(Network(sizes=(8, 4, 2), input="events"), lanes=2, neuron_lanes=2)
+        machine = Machine.holding(Network(net="8-4-2", input="events"), lanes=2, neuron_lanes=2)
         m.submodules.list = units = UnitList(machine)
         which = self.fixed(m, 4, "which")
         words, pushed, row, unit = Signal(4), Signal(4), Signal(2), Signal(3)
@@ -233,7 +233,7 @@ class Writer(Spec):
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        machine = Machine.holding(Network(sizes=(3, 2, 2), steps=2), lanes=2)
+        machine = Machine.holding(Network(net="3-2-2", steps=2), lanes=2)
         lanes, m.submodules.command = Lanes(machine), (command := Command(machine))
         m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
         for name in ("sweep", "operand", "rate", "next_random", "own_row", "own_write"):
@@ -266,7 +266,7 @@ class Walk(Spec):
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        m.submodules.sequencer = sequencer = Sequencer(Machine.holding(Network(sizes=(3, 2))), self.FIELDS, late=1)
+        m.submodules.sequencer = sequencer = Sequencer(Machine.holding(Network(net="3-2")), self.FIELDS, late=1)
         names = {"which": len(sequencer.index), "holds": WHEN_BITS, "row": len(Value.cast(sequencer.row))}
         which, holds, fixed = (self.fixed(m, bits, name) for name, bits in names.items())
         row, number = sequencer.row, sequencer.position[1:]  # which row it is, as long as it is not idle
@@ -309,7 +309,7 @@ class Order(Spec):
 
     def elaborate(self, platform) -> Module:
         m = self.module()
-        network = Network(sizes=(3, 2, 2), steps=1, input="events", cadence="step")
+        network = Network(net="3-2-2", steps=1, input="events", cadence="step")
         machine = Machine.holding(network, lanes=2, fixed=network)
         fields = lane_fields(machine), neuron_fields(machine)
         m.submodules.conductor = conductor = Conductor()

@@ -10,6 +10,7 @@ import numpy as np
 
 from hw.machine import FAR, SPRAM_BITS, Machine
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
 from sim.twin import Twin
 from sw import checks
@@ -45,7 +46,7 @@ def random_network(rng: Rng, **fixed: Any) -> Network:
     while True:
         hidden = int(rng.choice([0, 1, 1, 1, 2, 3]))
         fields: dict[str, Any] = {
-            "sizes": (int(rng.integers(2, 24)), *(int(n) for n in rng.integers(1, 14, hidden)), int(rng.integers(2, 8))),
+            "net": dense([int(rng.integers(2, 24)), *(int(n) for n in rng.integers(1, 14, hidden)), int(rng.integers(2, 8))]),
             "steps": choose(rng, [1, int(rng.integers(2, 7))], [1, 4]),
             "batch": choose(rng, [1, 2, 3], [3, 1, 1]) if batches else 1,
             "stochastic": bool(rng.random() < 0.5),
@@ -70,7 +71,7 @@ def random_networks(rng: Rng, count: int, layers: int) -> list[Network]:
         kinds = {"input": INPUTS[n % len(INPUTS)], "cadence": CADENCES[n // len(INPUTS) % 2]}
         fields = kinds | {"stochastic": n % 3 == 1, "batch": 1 + n % 4 if kinds["cadence"] == "sample" else 1}
         try:
-            out.append(first.replace(sizes=sizes, steps=int(rng.integers(2, 5)), **fields))
+            out.append(first.replace(net=dense(sizes), steps=int(rng.integers(2, 5)), **fields))
         except ValueError:
             continue
     return out
@@ -93,7 +94,7 @@ def random_machine(rng: Rng, *networks: Network, **given: Any) -> Machine:
             fields["shared"] = not first.lazy and enough and bool(rng.random() < 0.5)
         fields["both_ways"] = "weight_memory" not in fields and not first.lazy and bool(rng.random() < 0.4)
         fields["parity"] = "weight_memory" not in fields and bool(rng.random() < 0.2)
-        more = (first.replace(sizes=tuple(n + 3 for n in first.sizes)),) if rng.random() < 0.5 else ()
+        more = (first.replace(net=dense(n + 3 for n in first.sizes)),) if rng.random() < 0.5 else ()
         if not more and len(networks) == 1 and rng.random() < 0.4:
             fields["fixed"] = first
         try:

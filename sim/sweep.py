@@ -78,7 +78,7 @@ def cases(designs: int, switch: int, seed: int, samples: int, engine: str) -> It
         rng = np.random.default_rng((seed, designs))
         networks = random_networks(rng, switch, LAYERS)
         yield Case("switch", tuple(networks), random_machine(rng, *networks, lanes=8), (seed, designs), samples, engine)
-    chance = random_network(np.random.default_rng(seed), sizes=(11, 70, 5), steps=3, stochastic=True)
+    chance = random_network(np.random.default_rng(seed), net="11-70-5", steps=3, stochastic=True)
     for lanes in LANES:
         yield Case(f"lanes-{lanes}", (chance,), Machine.holding(chance, lanes=lanes), (seed, 0), samples, engine)
 

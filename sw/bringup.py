@@ -25,7 +25,7 @@ from hw.machine import CAPACITY_DOCS, Machine
 from hw.memory_map import LANE_BITS, REGISTERS, ROW_BITS, Region, regions
 from hw.network import Network
 from hw.numbers import PIXEL_FRAC, ceil_log2
-from hw.options import sizes
+from hw.options import net
 from hw.plan import compile
 from sw.device import Device
 from sw.flash import openfpgaloader
@@ -362,7 +362,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="with --program: write it to the flash, so that the board starts with it (default: iCE40 only)",
     )  # fmt: skip
     parser.add_argument(
-        "--net", type=sizes, metavar="N-N-N", help="check with a network of these sizes (default: the board's first one)"
+        "--net", type=net, metavar="NET", help="check with a network of these sizes (default: the board's first one)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples and weights (default: %(default)s)")
     given = parser.parse_args(arguments)
@@ -370,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     design = board.design
     if given.net:
         try:
-            network = design.network.replace(sizes=given.net)
+            network = design.network.replace(net=given.net)
             compile(network, design.machine)
         except ValueError as e:
             parser.error(f"--net: {e}")

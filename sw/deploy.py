@@ -25,6 +25,7 @@ from boards import BOARDS, Board, get_board
 from hw import build
 from hw.design import Design
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.numbers import PIXEL_FRAC, Q
 from hw.options import as_options, differences, output, whole
 from hw.plan import compile
@@ -281,9 +282,9 @@ def places(wanted: dict[str, Any], bits: int, only: str | None = None) -> list[P
     boards = [get_board(only)] if only else sorted(BOARDS.values(), key=lambda board: board.chip.lut)
     found = [found for board in boards if (found := place(board, wanted, bits))]
     if not found:
-        sizes = "-".join(map(str, wanted["sizes"]))
+        net = wanted["net"]
         raise ValueError(
-            f"sizes: {sizes} with weights of {bits} bits fits {only or 'no board'}; `python -m hw.build --list` shows what does"
+            f"net: {net} with weights of {bits} bits fits {only or 'no board'}; `python -m hw.build --list` shows what does"
         )
     return found
 
@@ -296,7 +297,7 @@ def settle(found: Place, network: Network) -> Place:
         return Place(found.board, design, True)
     design = built(found.board, {"w": network.w, "stochastic": network.stochastic, **changes})
     if design is None:
-        raise ValueError(f"sizes: {network.title} with the formats chosen does not fit {found.board.name}; give another --board")
+        raise ValueError(f"net: {network.title} with the formats chosen does not fit {found.board.name}; give another --board")
     return Place(found.board, design, False)
 
 
@@ -357,7 +358,7 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network()
         raise ValueError(f"input_scale: {input_scale} is not legal; legal is above 0")
     layers, ones = with_ones(network, input, input_scale)
     sizes = (layers[0].weight.shape[1], *(len(layer.weight) for layer in layers))
-    wanted: dict[str, Any] = {"sizes": sizes, "steps": steps, "input": input}
+    wanted: dict[str, Any] = {"net": dense(sizes), "steps": steps, "input": input}
     try:
         Network(**wanted)  # says what is not legal, whatever the board
     except ValueError as e:
@@ -436,7 +437,7 @@ def measure(report: Report, run: Run, x: np.ndarray, own: np.ndarray, labels: np
 def calibration(source: str, inputs: int, classes: int, steps: int, kind: str, limit: int) -> Samples:
     """Calibration samples: the training part of a data set by name, or arrays `x` and, if known, `labels` from an .npz file."""
     if source in data.DATASETS:
-        split = data.load(source, Network(sizes=(inputs, 1, classes), steps=steps, input=kind)).train
+        split = data.load(source, Network(net=f"{inputs}-1-{classes}", steps=steps, input=kind)).train
         n = min(len(split), limit)
         return Samples(np.stack([split.sample(i) for i in range(n)]), split.labels[:n])
     path = Path(source)

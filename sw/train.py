@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from hw.network import Network
+from hw.notation import dense
 from hw.options import output, sizes
 from sw.data import coding as codings
 from sw.data import events, images
@@ -359,7 +360,7 @@ def chip_image(run: Run, path: Path, samples: int, quiet: bool = False) -> dict[
     """The best network in the chip's integers, written to `path`; accuracy of both on the first held-out samples."""
     o = run.options
     x, y = (part[:samples] for part in run.data.test)
-    config = Network(sizes=(x[0].numel(), *o.hidden, run.data.classes), steps=o.steps, input="static")
+    config = Network(net=dense((x[0].numel(), *o.hidden, run.data.classes)), steps=o.steps, input="static")
     image, clipped = integer_image(run.net, config, beta=o.beta, loss=o.loss)
     image.save(path)
     network = GoldenNetwork(config)

@@ -10,7 +10,8 @@ from pathlib import Path
 from boards import BOARDS
 from hw.machine import Machine
 from hw.network import Network
-from hw.options import sizes
+from hw.notation import dense
+from hw.options import net
 from sw import checks, data
 from sw.checkpoint import Checkpoint, read
 from sw.device import Device
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         help="whose machine sim and golden are (just large enough if not given), and whose flash --store writes",
     )  # fmt: skip
     p.add_argument(
-        "--net", type=sizes, metavar="N-N-N",
+        "--net", type=net, metavar="NET",
         help="the network's sizes; if not given, the network in the device, or the board's first one",
     )  # fmt: skip
     p.add_argument("--dataset", choices=data.DATASETS, help="what to learn; what fits the network's input if not given")
@@ -99,7 +100,7 @@ def open_device(given: Namespace, kept: Checkpoint | Image | None) -> Device:
     if board:
         usual = None if given.flash else board.design.network
         return Device.open(given.port, network=usual, machine=board.design.machine, link=board.link, flash=given.flash)
-    network = kept.network if kept else Network(sizes=given.net) if given.net else Network()
+    network = kept.network if kept else Network(net=given.net) if given.net else Network()
     return Device.open(given.port, machine=Machine.holding(network), flash=given.flash)
 
 
@@ -107,13 +108,13 @@ def wanted(given: Namespace, device: Device) -> Network:
     """The network that is to learn from random weights: as the device or the board has it, but for its sizes if they are given."""
     usual = BOARDS[given.board].design.network if given.board else Network(**device.machine.formats)
     network = device.network or usual
-    return network.replace(sizes=given.net) if given.net else network
+    return network.replace(net=given.net) if given.net else network
 
 
 def prepare(given: Namespace, device: Device, kept: Checkpoint | Image | None) -> data.Dataset:
     """Gives the device what it goes on from, once all is known to fit; the data set."""
     network = kept.network if kept else device.config if given.keep else wanted(given, device)
-    own = network.replace(sizes=(kept.inputs, *network.sizes[1:])) if isinstance(kept, Image) else network
+    own = network.replace(net=dense((kept.inputs, *network.sizes[1:]))) if isinstance(kept, Image) else network
     name = given.dataset or ("fashion-mnist" if own.sizes[0] == 784 else "digits")
     dataset = data.load(name, own)
     for option, value, most in (("epochs", given.epochs, None), ("samples", given.samples, len(dataset.train))):

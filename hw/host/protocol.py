@@ -12,6 +12,7 @@ from typing import Any
 
 from hw.machine import CAPACITY_DOCS, WEIGHT_MEMORIES, WIRES, Capacity, Machine, demand
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.numbers import FORMATS, LAYERS_MAX, Q
 
 VERSION = 2
@@ -164,7 +165,7 @@ def read_description(data: bytes) -> tuple[Machine, Link]:
     if flags >> _FIXED & 1:
         steps, kind, cadence, rounding, layers = _NETWORK.unpack_from(data, at)
         sizes = struct.unpack_from(f"<{layers + 1}H", data, at + _NETWORK.size)
-        fixed = Network(sizes=tuple(size + 1 for size in sizes), steps=steps, input=INPUTS[kind], cadence=CADENCES[cadence],
+        fixed = Network(net=dense(size + 1 for size in sizes), steps=steps, input=INPUTS[kind], cadence=CADENCES[cadence],
                         stochastic=bool(rounding & 1), lazy=switches["lazy"], **numbers)  # fmt: skip
         capacity = Capacity()  # what `fixed` needs, below
     else:

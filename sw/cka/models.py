@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from hw.network import Network
+from hw.notation import dense
 from sw import data as datasets
 from sw.cka.features import Hooks, golden_features, golden_layers, layer_names
 from sw.golden.fast import FastNetwork
@@ -67,7 +68,7 @@ class Definition:
     def config(self) -> Network:
         """Of the core that `chip` stands for."""
         data, o = self.data, self.options
-        return Network(sizes=(data.train[0][0].numel(), *o.hidden, data.classes), steps=o.steps, input="static")
+        return Network(net=dense((data.train[0][0].numel(), *o.hidden, data.classes)), steps=o.steps, input="static")
 
     @cached_property
     def runs(self) -> dict[str, int]:

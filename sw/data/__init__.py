@@ -97,8 +97,8 @@ def load(name: str, config: Network, *, folder: str | Path | None = None, seed: 
     images = read(name, folder)
     rows, columns = images.shape[1:]
     if config.sizes[0] != rows * columns:
-        raise ValueError(f"sizes: an input of {config.sizes[0]} is not legal; {name} has images of {rows * columns} pixels")
+        raise ValueError(f"net: an input of {config.sizes[0]} is not legal; {name} has images of {rows * columns} pixels")
     if config.classes < images.classes:
-        raise ValueError(f"sizes: a last layer of {config.classes} is not legal; {name} has {images.classes} classes")
+        raise ValueError(f"net: a last layer of {config.classes} is not legal; {name} has {images.classes} classes")
     train, test = (Split(config, x.reshape(len(x), -1), y, seed + i) for i, (x, y) in enumerate((images.train, images.test)))
     return Dataset(name, (rows, columns), train, test)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hw.network import Network
+from hw.notation import dense
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
 from sw.image import Image
@@ -23,7 +24,7 @@ def integer_image(net: nn.Module, config: Network, *, beta: float = 1.0, loss: s
     layers = [(p.neuron, _linear(p)) for p in populations(net)]
     sizes = (layers[0][1].in_features, *(linear.out_features for _, linear in layers)) if layers else ()
     if sizes != c.sizes:
-        raise ValueError(f"sizes: {c.sizes} are not legal; legal is {sizes}, those of the network")
+        raise ValueError(f"net: {c.net} is not legal; legal is {dense(sizes)}, that of the network")
     real = {"alpha": (torch.stack([neuron.alpha for neuron, _ in layers]), c.alpha_one, 0, c.alpha_one)}
     for l, (neuron, linear) in enumerate(layers, 1):
         real[f"weight.{l}"] = (linear.weight, c.w.one, c.w.low, c.w.high)

@@ -27,7 +27,7 @@ from hw.plan import compile
 from hw.top import Top
 
 LOGS = Path(__file__).parent / "logs"
-SMALL = Design.of(Network(sizes=(16, 8, 4)), lanes=2)
+SMALL = Design.of(Network(net="16-8-4"), lanes=2)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_small_chips_have_one_network_wired_in_and_large_ones_load_any():
     }
     for board in (BOARDS["ulx3s-12f"], BOARDS["orangecrab-25f"]):
         for kind, cadence in itertools.product(INPUTS, CADENCES):
-            network = board.design.network.replace(sizes=(64, 30, 20, 10), input=kind, cadence=cadence)
+            network = board.design.network.replace(net="64-30-20-10", input=kind, cadence=cadence)
             assert compile(network, board.design.machine).tables
     large = BOARDS["ulx3s-85f"].design
     for other in large.others:
@@ -137,7 +137,7 @@ def test_block_ram_counts():
 )
 def test_the_block_rams_foreseen_are_those_of_the_design(name, changes):
     board = BOARDS[name]
-    machine = board.design.replace(**{"sizes": (40, 36, 10), **changes}).machine
+    machine = board.design.replace(**{"net": "40-36-10", **changes}).machine
     text = hw.build.make_plan(board, hw.build.Top(machine, board), 1).files["top.il"]
     found = 0
     for module in (text.decode() if isinstance(text, bytes) else text).split("\nmodule "):
@@ -148,17 +148,17 @@ def test_the_block_rams_foreseen_are_those_of_the_design(name, changes):
 
 def test_nearest_fits_and_is_maximal():
     board = BOARDS["ulx3s-12f"]
-    wanted = {"sizes": (784, 200, 10), "lanes": 8}
+    wanted = {"net": "784-200-10", "lanes": 8}
     found = nearest(board, wanted)
     inputs, hidden, classes = found.network.sizes
     assert lacking(found.machine, board) is None and (inputs, classes) == (784, 10)
-    more = found.replace(sizes=(784, hidden + 200 // 32 + 1, 10))
+    more = found.replace(net=f"784-{hidden + 200 // 32 + 1}-10")
     assert lacking(more.machine, board) == "bram"
 
 
 def test_nearest_prefers_fewer_lanes_to_fewer_neurons():
     board = BOARDS["ice40-hx8k-b-evn"]
-    wanted = {"sizes": (64, 32, 10), "lanes": 16}
+    wanted = {"net": "64-32-10", "lanes": 16}
     assert nearest(board, wanted).network.sizes == (64, 32, 10)
     assert nearest(board, wanted, {"lut": 100.0}) is None
 
@@ -189,7 +189,7 @@ def test_gradients_move_to_logic_where_block_ram_runs_out():
     board = BOARDS["ulx3s-85f"]
     design = Design.of(board.design.network, lanes=32, wires=FAR).replace(cadence="sample", w=Q(4, 12))
     assert hw.build.in_logic(design.machine, board) == ["grad"]
-    assert not hw.build.in_logic(design.replace(sizes=(784, 100, 10)).machine, board)
+    assert not hw.build.in_logic(design.replace(net="784-100-10").machine, board)
     assert needs(design.machine, board)["bram"] <= board.chip.bram
 
 

@@ -23,7 +23,7 @@ from sw.golden.error import descent
 from sw.golden.error.output import surrogate_table
 from sw.golden.spike import membrane as golden_membrane
 
-NETWORK = Network(sizes=(5, 4, 3), u=Q(5, 9), trace=Q(3, 8), delta=Q(3, 7), grad=Q(2, 12), alpha_frac=10)
+NETWORK = Network(net="5-4-3", u=Q(5, 9), trace=Q(3, 8), delta=Q(3, 7), grad=Q(2, 12), alpha_frac=10)
 MACHINE = Machine.holding(NETWORK)
 WORDS = 400
 STALLS = [(0.0, 0.0, 1), (0.4, 0.4, 2)]

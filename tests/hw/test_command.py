@@ -10,7 +10,7 @@ from hw.machine import FAR, NEAR, WIRES, Machine
 from hw.memory_map import LANE_BITS, OP_READ, OP_WRITE, REGISTERS, ROW_BITS
 from hw.network import Network
 
-MACHINE = Machine.holding(Network(sizes=(6, 4, 3), steps=3), lanes=2)
+MACHINE = Machine.holding(Network(net="6-4-3", steps=3), lanes=2)
 WORDS = [0xABCD_0001, 0x1234_5678, 0x0BAD_F00D]
 ELSEWHERE = 1 << LANE_BITS + ROW_BITS  # a memory that is not the registers
 

@@ -9,6 +9,7 @@ import torch
 
 from hw.machine import FAR, NEAR, Machine
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.numbers import Q
 from hw.plan import DoesNotFit
 from sim.scenarios import exercise, missing, random_machine, random_network, random_networks, random_sample, random_state, show
@@ -63,15 +64,15 @@ def test_one_machine_runs_one_network_after_the_other():
             twin.configure(network)
             show(twin, rng, 9, seen)
         with pytest.raises(DoesNotFit, match="population: .* needs 99"):
-            twin.configure(networks[0].replace(sizes=(9, 99, 3)))
+            twin.configure(networks[0].replace(net="9-99-3"))
     assert seen["spikes"] >= 100 and seen["weights changed"] >= 100, seen
 
 
 def test_a_network_starts_without_the_gradients_of_the_last_one():
     torch.set_num_threads(1)
     rng, seen = np.random.default_rng(1), Counter()
-    last = Network(sizes=(9, 12, 4), steps=4, input="events", batch=3)
-    network = Network(sizes=(7, 9, 5, 3), steps=4, input="events", cadence="step")
+    last = Network(net="9-12-4", steps=4, input="events", batch=3)
+    network = Network(net="7-9-5-3", steps=4, input="events", cadence="step")
     with Twin(last, Machine.holding(last, network, lanes=4), opt="quick") as twin:
         for _ in range(4):
             twin.configure(last)
@@ -87,7 +88,7 @@ def test_a_network_starts_without_the_gradients_of_the_last_one():
 def test_a_network_starts_without_the_frame_of_the_last_one():
     """An input for events has a spike, or none, in each step; one for frames keeps its value from step to step."""
     torch.set_num_threads(1)
-    last = Network(sizes=(9, 6, 4), steps=2, input="frames")
+    last = Network(net="9-6-4", steps=2, input="frames")
     network = last.replace(input="events")
     with Twin(last, Machine.holding(last, network, lanes=4), opt="quick") as twin:
         twin.run(np.full((2, 9), 255, np.uint8))
@@ -98,7 +99,7 @@ def test_a_network_starts_without_the_frame_of_the_last_one():
 def test_stochastic_learning_ends_alike_on_every_machine():
     """Random bits belong to a weight's layer, neuron and input: each machine equals the golden model, which knows none."""
     torch.set_num_threads(1)
-    network = Network(sizes=(11, 70, 5), steps=3, stochastic=True, cadence="step", w=Q(2, 6))
+    network = Network(net="11-70-5", steps=3, stochastic=True, cadence="step", w=Q(2, 6))
     ends = []
     for lanes, wires in ((1, NEAR), (8, FAR), (32, NEAR), (64, NEAR)):
         with Twin(network, Machine.holding(network, lanes=lanes, wires=wires), opt="quick", every=4) as twin:
@@ -109,7 +110,7 @@ def test_stochastic_learning_ends_alike_on_every_machine():
     assert all(np.array_equal(ends[0][name], end[name]) for end in ends for name in ends[0])
 
 
-ALL_OVER = Network(sizes=(8, 45, 5), steps=3, stochastic=True, w=Q(1, 8))
+ALL_OVER = Network(net="8-45-5", steps=3, stochastic=True, w=Q(1, 8))
 """On more lanes than two levels of registers reach from one, as on a large chip."""
 
 
@@ -143,6 +144,6 @@ def test_machines_that_cannot_be(change, message):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_layers_of_one_neuron(kind: str, layers: int):
     torch.set_num_threads(1)
-    network = Network(sizes=(1,) * (layers + 1), steps=3, input=kind)
+    network = Network(net=dense([1] * (layers + 1)), steps=3, input=kind)
     seen = exercise(network, np.random.default_rng(5), machine=Machine.holding(network, lanes=2), samples=90)
     assert seen["spikes"] >= 5 and seen["weights changed"] >= 2, seen

@@ -10,7 +10,7 @@ from hw.plan import DoesNotFit, compile
 from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 
-LAZY = Network(sizes=(9, 7, 4), input="events", trace=Q(5, 8), lazy=True)
+LAZY = Network(net="9-7-4", input="events", trace=Q(5, 8), lazy=True)
 
 
 @pytest.mark.parametrize(

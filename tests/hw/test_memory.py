@@ -14,7 +14,7 @@ from hw.memory_map import regions
 from hw.network import Network
 from hw.pipeline import NEAR, NEXT
 
-NETWORK = Network(sizes=(6, 4, 3))
+NETWORK = Network(net="6-4-3")
 REGION = regions(Machine.holding(NETWORK, lanes=2, parity=True))["theta"]
 
 

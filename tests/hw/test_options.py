@@ -38,7 +38,7 @@ def test_options_of_the_design_change_the_board_they_start_from():
 def test_a_network_and_its_wires_are_options():
     design = options.design(parsed("--net", "9-7-5-4", "--wires", "far", "--lanes", "3"))
     assert design.network.sizes == (9, 7, 5, 4) and (design.machine.wires, design.machine.lanes) == (FAR, 3)
-    assert (options.flag("sizes"), options.flag("neuron_lanes")) == ("--net", "--neuron-lanes")
+    assert (options.flag("net"), options.flag("neuron_lanes")) == ("--net", "--neuron-lanes")
     with pytest.raises(ValueError, match="lanes: 0 is not legal"):
         options.design(parsed("--lanes", "0"))
 

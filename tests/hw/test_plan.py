@@ -9,6 +9,7 @@ import pytest
 from hw.machine import Capacity, Machine
 from hw.memory_map import LANE_BITS, ROW_BITS, regions, state_fields
 from hw.network import CADENCES, INPUTS, Network, state_arrays
+from hw.notation import dense
 from hw.numbers import LAYERS_MAX, UNITS_MAX, Q
 from hw.plan import DoesNotFit, compile
 from hw.program import LaneOp, NeuronOp, When, lane_fields, neuron_fields, pack, position_bits, table_rows, unpack
@@ -27,7 +28,7 @@ def plans():
         sizes = (int(rng.integers(1, 24)), *(int(size) for size in rng.integers(1, 14, layers - 1)), int(rng.integers(1, 8)))
         kind, cadence, lazy = INPUTS[n % 3], CADENCES[n // 3 % 2], n % 7 == 5
         kinds = {"input": "events", "cadence": "sample", "lazy": True} if lazy else {"input": kind, "cadence": cadence}
-        network = random_network(rng, sizes=sizes, **kinds)
+        network = random_network(rng, net=dense(sizes), **kinds)
         yield compile(network, random_machine(rng, network, **({"both_ways": True} if n % 4 == 1 and not lazy else {})))
 
 
@@ -67,7 +68,7 @@ def test_every_synapse_has_a_place_of_its_own_and_is_visited_once(plan):
         assert all(addresses[synapse] == weights.address(*place) for place, synapse in at.items())
         assert not taken & set(at) and all(place < weights.depth for place, _ in at)
         taken |= set(at)
-    assert len(taken) == network.synapses
+    assert len(taken) == network.synapse_count
 
 
 @named
@@ -305,7 +306,7 @@ def test_nothing_is_overwritten_while_it_is_read(plan):
 @pytest.mark.parametrize("changes", [{"cadence": "step"}, {"input": "events"}, {}], ids=["step", "events", "static"])
 def test_a_missing_wait_would_be_noticed(changes):
     """What these tests can tell: without a wait something is read too early, or overwritten. Some at a sample's end are spare."""
-    network = Network(sizes=(9, 8, 7, 6, 5), **changes)
+    network = Network(net="9-8-7-6-5", **changes)
     machine = Machine.holding(network)
     for side, program in enumerate(compile(network, machine).programs):
         for k, row in enumerate(program):
@@ -319,14 +320,14 @@ def test_a_missing_wait_would_be_noticed(changes):
 
 # -- limits ------------------------------------------------------------------------------------------------------------------------
 
-SMALL = Network(sizes=(12, 8, 6))
+SMALL = Network(net="12-8-6")
 
 
 @pytest.mark.parametrize("field, network, machine", [
-    ("layers", SMALL.replace(sizes=(12, 8, 6, 6)), {}),
-    ("population", SMALL.replace(sizes=(1, 9, 1)), {}),
-    ("fan_in", SMALL.replace(sizes=(13, 1, 1)), {}),
-    ("classes", SMALL.replace(sizes=(8, 8, 7)), {}),
+    ("layers", SMALL.replace(net="12-8-6-6"), {}),
+    ("population", SMALL.replace(net="1-9-1"), {}),
+    ("fan_in", SMALL.replace(net="13-1-1"), {}),
+    ("classes", SMALL.replace(net="8-8-7"), {}),
     ("weight_rows", SMALL, {"weight_rows": 19}),
     ("grad_rows", SMALL, {"grad_rows": 7}),
     ("delta_rows", SMALL, {"delta_rows": 2}),
@@ -335,7 +336,7 @@ SMALL = Network(sizes=(12, 8, 6))
     ("lists", SMALL, {"lists": 0}),
     ("listed", SMALL, {"listed": 7}),
     ("pixels", SMALL, {"pixels": 11}),
-    ("events", SMALL.replace(input="events", sizes=(2, 2, 2)), {"lists": 2}),
+    ("events", SMALL.replace(input="events", net="2-2-2"), {"lists": 2}),
     ("step", SMALL.replace(cadence="step"), {}),
     ("sample", SMALL, {"sample": False}),
     ("w", SMALL.replace(w=Q(4, 10)), {}),
@@ -360,8 +361,8 @@ def test_what_does_not_fit_is_refused_with_its_name(field, network, machine):
 def test_what_a_machine_has_wired_in_is_all_it_runs():
     machine = Machine.holding(SMALL, fixed=SMALL)
     assert compile(SMALL, machine).network == SMALL
-    with pytest.raises(DoesNotFit, match="sizes: the machine has 12-8-6 wired in, and runs no other network; build one for 11-8-6"):
-        compile(SMALL.replace(sizes=(11, 8, 6)), machine)
+    with pytest.raises(DoesNotFit, match="net: the machine has 12-8-6 wired in, and runs no other network; build one for 11-8-6"):
+        compile(SMALL.replace(net="11-8-6"), machine)
 
 
 def test_networks_of_different_formats_share_no_machine():
@@ -370,9 +371,9 @@ def test_networks_of_different_formats_share_no_machine():
 
 
 @pytest.mark.parametrize("network, machine", [
-    (Network(sizes=(20,) * (LAYERS_MAX + 1), input="events"), {"lanes": 8}),
-    (Network(sizes=(4, UNITS_MAX, 4), cadence="step"), {"lanes": 128, "neuron_lanes": 16}),
-    (Network(sizes=(UNITS_MAX, 16), cadence="step"), {"lanes": 1}),
+    (Network(net=dense([20] * (LAYERS_MAX + 1)), input="events"), {"lanes": 8}),
+    (Network(net=f"4-{UNITS_MAX}-4", cadence="step"), {"lanes": 128, "neuron_lanes": 16}),
+    (Network(net=f"{UNITS_MAX}-16", cadence="step"), {"lanes": 1}),
 ], ids=["16 layers", "65,536 neurons", "2^20 rows"])  # fmt: skip
 def test_the_largest_networks_have_a_plan(network, machine):
     built = Machine.holding(network, **machine)
@@ -387,12 +388,12 @@ def test_the_largest_networks_have_a_plan(network, machine):
 
 def test_more_rows_than_a_lane_has_are_refused():
     with pytest.raises(ValueError, match="weight_rows: 1114112 in each of 1 lanes are not legal; legal is at most 1048576"):
-        Machine.holding(Network(sizes=(UNITS_MAX, 17), cadence="step"), lanes=1)
+        Machine.holding(Network(net=f"{UNITS_MAX}-17", cadence="step"), lanes=1)
 
 
 def test_only_a_layer_of_spikes_is_banked_by_its_inputs():
     narrow, deeper = (16, 6), (9, 16, 6)
     for kind, sizes, turned in (("frames", narrow, 0), ("static", narrow, 0), ("events", narrow, 1), ("frames", deeper, 1)):
-        network = Network(sizes=sizes, input=kind)
+        network = Network(net=dense(sizes), input=kind)
         plan = compile(network, Machine.holding(network, lanes=24, both_ways=True))
         assert bool(plan.turned) == turned, (kind, sizes)

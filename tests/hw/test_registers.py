@@ -21,7 +21,7 @@ from sw.golden.error import descent
 from sw.golden.spike import readout as golden_readout
 from sw.golden.weight import dither as golden_dither
 
-NETWORK = Network(sizes=(6, 5, 9), stochastic=True)
+NETWORK = Network(net="6-5-9", stochastic=True)
 
 
 def simulate(design, bench):
@@ -186,7 +186,7 @@ def test_random_words_equal_the_golden_ones(lanes, wires, neurons, inputs):
 @pytest.mark.parametrize("neuron_lanes", [1, 2, 4])
 def test_units_are_listed_in_their_layers_place(neuron_lanes):
     """Three lists beside each other; a list that is begun again loses what it held, and the others do not."""
-    network = Network(sizes=(13, 9, 11, 3), input="events")
+    network = Network(net="13-9-11-3", input="events")
     machine, rng = Machine.holding(network, lanes=4, neuron_lanes=neuron_lanes), np.random.default_rng(7)
     units, plan = UnitList(machine), compile(network, machine)
     held: dict = {}
@@ -228,7 +228,7 @@ def test_units_are_listed_in_their_layers_place(neuron_lanes):
 @pytest.mark.parametrize("neuron_lanes", [1, 2, 4])
 @pytest.mark.parametrize("serial", [False, True])
 def test_a_walk_meets_every_neuron_once(neuron_lanes, serial):
-    machine = Machine.holding(Network(sizes=(5, 14, 9)), lanes=4, neuron_lanes=neuron_lanes)
+    machine = Machine.holding(Network(net="5-14-9"), lanes=4, neuron_lanes=neuron_lanes)
     walker, rng = Walker(machine), np.random.default_rng(8)
 
     async def bench(ctx):
@@ -284,7 +284,7 @@ def handing(plan):
 @pytest.mark.parametrize("neuron_lanes", [1, 2, 4])
 def test_lists_have_what_has_a_delta(neuron_lanes, both_ways):
     """Groups of lanes; of a last layer that is banked by its inputs neurons, with their deltas."""
-    c, rng, skipped, values = Network(sizes=(6, 13, 3)), np.random.default_rng(4), 0, 0
+    c, rng, skipped, values = Network(net="6-13-3"), np.random.default_rng(4), 0, 0
     machine = Machine.holding(c, lanes=4, neuron_lanes=neuron_lanes, both_ways=both_ways)
     lists, plan = DeltaLists(machine), compile(c, machine)
     rows = handing(plan)
@@ -321,7 +321,7 @@ def test_lists_have_what_has_a_delta(neuron_lanes, both_ways):
 
 @pytest.mark.parametrize("neuron_lanes", [1, 4])
 def test_spikes_and_traces_are_dealt_and_nothing_is_listed(neuron_lanes):
-    c = Network(sizes=(6, 13, 3))
+    c = Network(net="6-13-3")
     machine = Machine.holding(c, lanes=4, neuron_lanes=neuron_lanes, both_ways=True)
     lists, plan, rng = DeltaLists(machine), compile(c, machine), np.random.default_rng(5)
     (deal,) = [row for row in plan.programs[1] if row.get("deals")]

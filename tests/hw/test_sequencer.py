@@ -14,7 +14,7 @@ from hw.program import WHEN_BITS, LaneOp, When, lane_fields, neuron_fields, posi
 from hw.sequencer import Conductor, FixedTable, LoadedTable, Sequencer, conditions, tables
 from tests.hw.test_registers import simulate
 
-NETWORK = Network(sizes=(6, 5, 4, 3), steps=3)
+NETWORK = Network(net="6-5-4-3", steps=3)
 MACHINE = Machine.holding(NETWORK, lanes=2)
 FIELDS = lane_fields(MACHINE)
 BEYOND = (1 << position_bits(MACHINE)) - 1  # position of a sequencer that is at no row

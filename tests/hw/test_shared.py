@@ -11,7 +11,7 @@ from hw.numbers import Q
 from sim.cycles import cycles, random_samples, total
 from sim.scenarios import exercise
 
-NETWORK = Network(sizes=(20, 19, 13, 5), steps=4, stochastic=True, w=Q(1, 7), u=Q(3, 7), trace=Q(3, 8), delta=Q(2, 6), grad=Q(2, 7),
+NETWORK = Network(net="20-19-13-5", steps=4, stochastic=True, w=Q(1, 7), u=Q(3, 7), trace=Q(3, 8), delta=Q(2, 6), grad=Q(2, 7),
                   alpha_frac=7, theta_min=8)  # fmt: skip
 SMALL = Design.of(NETWORK, lanes=8, weight_memory="spram", shared=True)
 
@@ -30,7 +30,7 @@ def test_a_core_that_shares_equals_golden(changes):
 
 
 def test_sharing_costs_few_cycles():
-    network = Network(sizes=(64, 32, 10), cadence="step", w=Q(2, 6), stochastic=True)
+    network = Network(net="64-32-10", cadence="step", w=Q(2, 6), stochastic=True)
     samples, design = random_samples(network, 0.3, 4), Design.of(network, lanes=8, weight_memory="spram")
     own, shared = (cycles(design.replace(shared=shared), samples, samples, opt="quick") for shared in (False, True))
     for kind, most in (("inference", 1.15), ("training", 1.35)):

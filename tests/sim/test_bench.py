@@ -13,7 +13,7 @@ from sim.cycles import KINDS
 from sim.ideal import Counting
 from sw.golden.state import initial_state
 
-SMALL = Network(sizes=(9, 7, 4), steps=5)
+SMALL = Network(net="9-7-4", steps=5)
 
 
 def test_needed_operations_of_a_silent_sample():
@@ -58,7 +58,7 @@ def test_needed_operations_of_lazy_learning():
 
 def test_report(tmp_path, capsys, monkeypatch):
     board = bench.get_board("icebreaker")
-    small = Design.of(Network(sizes=(64, 6, 10), steps=4), lanes=4)
+    small = Design.of(Network(net="64-6-10", steps=4), lanes=4)
     monkeypatch.setattr(bench, "get_board", lambda name: type(board)(**vars(board) | {"design": small}))
     monkeypatch.setattr(bench, "FOLDER", tmp_path)
     file = tmp_path / "report.json"
@@ -66,7 +66,7 @@ def test_report(tmp_path, capsys, monkeypatch):
     options += ["--json", str(file)]
     assert bench.main(options) == 0
     (row,) = json.loads(file.read_text())["boards"]
-    assert row["network"]["sizes"] == [64, 6, 10] and row["machine"]["lanes"] == 4
+    assert row["network"]["net"] == "64-6-10" and row["machine"]["lanes"] == 4
     for kind in KINDS:
         assert 0 < row[f"{kind}_share"] < 1
         assert all(phase["real"] >= phase["ideal"] for phase in row["cycles"][kind].values())

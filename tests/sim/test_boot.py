@@ -191,7 +191,7 @@ def test_a_flash_that_fails_while_it_is_loaded_shows(model, trained):
 
 
 def test_with_its_uart():
-    network, link = Network(sizes=(784, 4, 3), steps=2, cadence="step"), Link(clock=24_000_000, baud=3_000_000)
+    network, link = Network(net="784-4-3", steps=2, cadence="step"), Link(clock=24_000_000, baud=3_000_000)
     plan, state = compile(network, Machine.holding(network, lanes=1)), golden_state(network)
     model = Model(plan.machine, link, serial=True, flash=image(plan, link, state, RATES))
     model.run(b"\0\1\2" + request(1, b"", opening=True), limit=50_000)  # is not heard, and does no harm

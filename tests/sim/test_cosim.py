@@ -17,7 +17,7 @@ from sw.image import Image
 from sw.nirgraph import Layer
 
 OPTIONS = ["--net", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
-NETWORK = Network(sizes=(64, 6, 10), steps=4)
+NETWORK = Network(net="64-6-10", steps=4)
 
 
 def test_report(tmp_path, capsys):
@@ -25,10 +25,10 @@ def test_report(tmp_path, capsys):
     assert cosim.main([*OPTIONS, "--samples", "12", "--test", "5", "--epochs", "2", "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["mismatches"] == 0 and report["difference"] is None and report["samples"] == 29
-    assert report["compared_words"] > 29 * NETWORK.synapses
+    assert report["compared_words"] > 29 * NETWORK.synapse_count
     assert tuple(report["cycles"]) == PHASES and min(report["cycles"].values()) > 0
     assert report["sops"] > 0 and report["skipped"] > 0 and 0 <= report["test_accuracy"] <= 1
-    assert report["network"]["sizes"] == [64, 6, 10] and report["machine"]["lanes"] == 4 and report["seed"] == 3
+    assert report["network"]["net"] == "64-6-10" and report["machine"]["lanes"] == 4 and report["seed"] == 3
     assert "mismatches      0" in capsys.readouterr().out
 
 
@@ -64,9 +64,9 @@ def test_first_difference_is_found(every, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--net", "64"], "sizes: (64,) is not legal; legal is 2 to 17 whole numbers"),
-    (["--net", "64-x-10"], "'64-x-10' is not legal; legal is whole numbers joined by -"),
-    (["--net", "60-8-10"], "sizes: an input of 60 is not legal; digits has images of 64 pixels"),
+    (["--net", "64"], "'64' is not legal; legal is an input, then 1 to 16 layers"),
+    (["--net", "64-x-10"], "'x' at character 4 of '64-x-10' is not legal; legal is a layer"),
+    (["--net", "60-8-10"], "net: an input of 60 is not legal; digits has images of 64 pixels"),
     (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
     (["--learn", "wx"], "learn: 'wx' is not legal"),
     (["--samples", "1438"], "--samples: 1438 is not legal; digits has 1437"),

@@ -16,8 +16,8 @@ from sim.simulator import SimulationError
 from sw.golden.network import GoldenNetwork
 from sw.layout import bursts
 
-CONFIG = Network(sizes=(6, 5, 3), steps=3)
-OTHER = Network(sizes=(4, 3), steps=2, cadence="step")
+CONFIG = Network(net="6-5-3", steps=3)
+OTHER = Network(net="4-3", steps=2, cadence="step")
 MACHINE = Machine.holding(CONFIG, OTHER, lanes=2)
 LOADABLE = [name for name in state_arrays(CONFIG) if name != "class"]
 
@@ -165,7 +165,7 @@ def test_another_network_and_back(device, rng):
         device.configure(OTHER)
     device.collect()
     with pytest.raises(DoesNotFit, match="fan_in: 7-3 needs 7, the machine has 6"):
-        device.configure(OTHER.replace(sizes=(7, 3)))
+        device.configure(OTHER.replace(net="7-3"))
     assert device.network == CONFIG
     device.configure(OTHER)
     for network in (golden, device):

@@ -116,7 +116,7 @@ def test_reset_in_any_state(fuzz):
 
 def test_a_reset_reaches_lanes_far_away():
     """Sums far from the reset are cleared by way of what the lanes are told, whichever sample it ends."""
-    network = Network(sizes=(30, 24, 4), steps=2, input="events", cadence="step")
+    network = Network(net="30-24-4", steps=2, input="events", cadence="step")
     machine = Machine.holding(network, lanes=16, neuron_lanes=2, wires=FAR)
     rng, model, golden = np.random.default_rng(1), Model(machine, LINK), GoldenNetwork(network)
     state, moved = initial_state(network, 1), 0
@@ -228,7 +228,7 @@ def test_a_script_cannot_tell_sim_from_golden(model, tmp_path):
 
 def test_the_line_is_in_use_while_samples_stream():
     """With the UART, bit by bit: 784-byte frames to a small network that is as slow as the board's."""
-    network = Network(sizes=(784, 4, 3), steps=2, cadence="step")
+    network = Network(net="784-4-3", steps=2, cadence="step")
     model = Model(Machine.holding(network, lanes=1), Link(clock=24_000_000, baud=3_000_000), serial=True)
     rng = np.random.default_rng(1)
     samples = (rng.integers(0, 256, (12, 784)) * (rng.random((12, 784)) < 0.3)).astype(np.uint8)

@@ -13,7 +13,7 @@ from sim.fast import FastSimulator
 from sim.scenarios import exercise, random_sample, random_state
 from sim.simulator import Hang, SimulationError
 
-NETWORK = Network(sizes=(6, 5, 3), steps=3)
+NETWORK = Network(net="6-5-3", steps=3)
 MACHINE = Machine.holding(NETWORK, lanes=2)
 
 
@@ -71,7 +71,7 @@ def test_all_engines_do_the_same_in_the_same_time():
 
 
 def test_equals_the_golden_model():
-    network = Network(sizes=(9, 7, 4), steps=4, input="events", stochastic=True)
+    network = Network(net="9-7-4", steps=4, input="events", stochastic=True)
     machine = Machine.holding(network, lanes=4)
     seen = exercise(network, np.random.default_rng(2), machine=machine, samples=24, stall=0.2, engine="fast")
     assert min(seen[name] for name in ("spikes", "weights changed", "thresholds changed", "saturated deltas")) >= 10

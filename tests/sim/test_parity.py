@@ -19,9 +19,9 @@ from sw.golden.network import GoldenNetwork
 from tests.sw.test_link import digits, same, start
 
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
-STATIC = Design.of(Network(sizes=(6, 4, 3), steps=3), lanes=2, parity=True)
+STATIC = Design.of(Network(net="6-4-3", steps=3), lanes=2, parity=True)
 EVENTS = Design.of(
-    Network(sizes=(6, 5, 3), steps=3, input="events", cadence="step", stochastic=True),
+    Network(net="6-5-3", steps=3, input="events", cadence="step", stochastic=True),
     lanes=4, neuron_lanes=2, parity=True, wires="far",
 )  # fmt: skip
 

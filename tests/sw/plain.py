@@ -9,7 +9,7 @@ from hw.network import Network
 from hw.numbers import Q
 
 TWELVE = Network(
-    sizes=(64, 32, 10), **{name: Q(4, 12) for name in ("w", "u", "trace", "delta", "grad")}, alpha_frac=12, theta_min=256
+    net="64-32-10", **{name: Q(4, 12) for name in ("w", "u", "trace", "delta", "grad")}, alpha_frac=12, theta_min=256
 )
 """Twelve fraction bits everywhere: 1.0 is 4096, the least value -32768, the greatest 32767. For cases worked out by hand."""
 

@@ -6,11 +6,12 @@ import numpy as np
 from plain import TWELVE
 
 from hw.network import CADENCES, INPUTS, Network
+from hw.notation import dense
 from hw.numbers import Q
 from sw.checks import legal_state
 from sw.golden.state import initial_state
 
-SMALL = TWELVE.replace(sizes=(9, 7, 4), steps=5)
+SMALL = TWELVE.replace(net="9-7-4", steps=5)
 FORMS = [{"input": kind, "cadence": cadence, "lazy": False} for cadence in CADENCES for kind in INPUTS]
 FORMS += [{"input": "events", "cadence": "sample", "lazy": True}]
 FORMS += [{"input": kind, "cadence": "sample", "lazy": False, "batch": 3} for kind in INPUTS]
@@ -28,7 +29,7 @@ def random_config(random, **fixed):
         formats["trace"] = Q(int(random.integers(*trace_bits)), int(random.integers(8, 16)))
         try:
             return Network(
-                sizes=tuple(int(n) for n in random.integers(1, 12, random.integers(2, 8))),
+                net=dense(random.integers(1, 12, random.integers(2, 8))),
                 steps=int(random.integers(1, 6)),
                 stochastic=bool(random.integers(2)),
                 alpha_frac=int(random.integers(4, 17)),

@@ -21,7 +21,7 @@ from sw.transport.golden import Model
 from sw.transport.process import InProcess
 from sw.transport.pty import PseudoTerminal
 
-NETWORK = Network(sizes=(6, 4, 3), steps=3, stochastic=True)
+NETWORK = Network(net="6-4-3", steps=3, stochastic=True)
 DESIGN = Design.of(NETWORK, lanes=2)
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
 
@@ -223,7 +223,7 @@ def test_training_from_the_command_line(tmp_path, capsys, few_digits):
         (["--learn", "x"], "learn: 'x'"),
         (["--restore", "none"], "none is not a file"),
         (["--save", "none/kept"], "none is not a folder"),
-        (["--dataset", "fashion-mnist"], "sizes: an input of 64"),
+        (["--dataset", "fashion-mnist"], "net: an input of 64"),
         (["--net", "64-10", "--restore", str(kept)], "--net: not beside --restore"),
         (["--net", "64-99-10", "--board", "ulx3s-12f"], "population: 64-99-10 needs 99, the machine has 32 (neurons in a layer)"),
         (["--image", "none"], "none: no such file"),
@@ -237,7 +237,7 @@ def test_training_from_the_command_line(tmp_path, capsys, few_digits):
 def test_a_network_is_chosen_on_the_command_line(tmp_path, capsys, few_digits):
     """By its sizes, a checkpoint or an image, or it is that of the device; on one device, and in worlds of their own."""
     kept, image = tmp_path / "kept", tmp_path / "image.npz"
-    deep = Network(sizes=(64, 16, 12, 10), steps=4)
+    deep = Network(net="64-16-12-10", steps=4)
     Image(deep, Recipe().state(deep, 1)).save(image)
     board = BOARDS["ulx3s-12f"]
     line = InProcess("golden", Model(board.design.machine, board.link))
@@ -253,7 +253,7 @@ def test_a_network_is_chosen_on_the_command_line(tmp_path, capsys, few_digits):
             assert train_device.main(["--port", port, "--samples", "3", *given]) == 0
             assert f"digits on {port}: {says}" in capsys.readouterr().out, given
         with Device.open(port) as device:
-            assert device.network == Network(sizes=(64, 20, 10)) and device.rates["rate_w"] == 8
+            assert device.network == Network(net="64-20-10") and device.rates["rate_w"] == 8
     options = {"--image": (image, "64-16-12-10"), "--restore": (kept, "64-20-10"), "--net": ("64-10", "64-10")}
     for option, (value, says) in options.items():
         given = [option, str(value)]

@@ -6,7 +6,7 @@ from plain import TWELVE
 
 from sw import checks
 
-STATIC = TWELVE.replace(sizes=(6, 5, 3), steps=4)
+STATIC = TWELVE.replace(net="6-5-3", steps=4)
 EVENTS = STATIC.replace(input="events")
 
 

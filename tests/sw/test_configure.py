@@ -26,11 +26,11 @@ from sw.transport.process import InProcess
 from tests.sw.test_link import LINK, BadLine, digits, same, start
 
 NETWORKS = [
-    Network(sizes=(6, 3), steps=3),
-    Network(sizes=(12, 9, 4), steps=4, input="events", cadence="step", stochastic=True),
-    Network(sizes=(9, 8, 5, 3), steps=2, cadence="step"),
-    Network(sizes=(7, 6, 5, 6, 3), steps=3, input="events", stochastic=True),
-    Network(sizes=(10, 4, 7, 6, 5, 4), steps=5, stochastic=True),
+    Network(net="6-3", steps=3),
+    Network(net="12-9-4", steps=4, input="events", cadence="step", stochastic=True),
+    Network(net="9-8-5-3", steps=2, cadence="step"),
+    Network(net="7-6-5-6-3", steps=3, input="events", stochastic=True),
+    Network(net="10-4-7-6-5-4", steps=5, stochastic=True),
 ]
 MACHINE = Machine.holding(*NETWORKS, lanes=4, neuron_lanes=2)
 RATES = {"rate_w": 6, "rate_theta": 8, "rate_alpha": 7}
@@ -105,8 +105,8 @@ def test_one_device_runs_networks_in_turn(world, machine):
 
 @pytest.mark.parametrize("world", ["golden", "sim"])
 def test_a_lazy_device_runs_networks_in_turn(world):
-    first = Network(sizes=(9, 7, 4), steps=4, input="events", lazy=True, trace=Q(5, 8))
-    lazy = [first, first.replace(sizes=(12, 3), steps=2)]
+    first = Network(net="9-7-4", steps=4, input="events", lazy=True, trace=Q(5, 8))
+    lazy = [first, first.replace(net="12-3", steps=2)]
     line = new(world, Machine.holding(*lazy, lanes=4))
     for network in (*lazy, lazy[0]):
         with Device.open(line, network=network) as device:
@@ -141,7 +141,7 @@ def test_another_host_finds_the_network_even_after_a_reset(world):
 
 def test_a_device_that_was_just_configured_learns():
     """With the rates with which a recipe starts; those of power-up, which mean 2^0, learn nothing."""
-    network = Network(sizes=(64, 20, 10), steps=5)
+    network = Network(net="64-20-10", steps=5)
     dataset, shares = data.load("digits", network), []
     images = [dataset.test.sample(i) for i in range(120)]
     for design in (Design.of(network), Design.of(network, fixed=True)):
@@ -159,11 +159,11 @@ def test_a_device_that_was_just_configured_learns():
 
 
 @pytest.mark.parametrize(("network", "says"), [
-    (Network(sizes=(6, 5, 5, 5, 5, 5, 3)), "layers: 6-5-5-5-5-5-3 needs 6, the machine has 5"),
-    (Network(sizes=(6, 10, 3)), r"population: 6-10-3 needs 10, the machine has 9 \(neurons in a layer\)"),
-    (Network(sizes=(13, 3)), "fan_in: 13-3 needs 13, the machine has 12"),
-    (Network(sizes=(6, 5)), "classes: 6-5 needs 5, the machine has 4"),
-    (Network(sizes=(6, 9, 9, 4)), "weight_rows: 6-9-9-4 needs 54, the machine has "),
+    (Network(net="6-5-5-5-5-5-3"), "layers: 6-5-5-5-5-5-3 needs 6, the machine has 5"),
+    (Network(net="6-10-3"), r"population: 6-10-3 needs 10, the machine has 9 \(neurons in a layer\)"),
+    (Network(net="13-3"), "fan_in: 13-3 needs 13, the machine has 12"),
+    (Network(net="6-5"), "classes: 6-5 needs 5, the machine has 4"),
+    (Network(net="6-9-9-4"), "weight_rows: 6-9-9-4 needs 54, the machine has "),
     (NETWORKS[0].replace(w=Q(5, 12)), r"w: 6-3 has Q\(5,12\), the machine was built for Q\(4,12\)"),
     (NETWORKS[0].replace(theta_min=255), "theta_min: 6-3 has 255, the machine was built for 256"),
     (NETWORKS[0].replace(alpha_frac=11), "alpha_frac: 6-3 has 11, the machine was built for 12"),
@@ -249,9 +249,9 @@ def test_an_interrupted_configuration_is_noticed(world):
 
 @pytest.mark.parametrize(("words", "says"), [
     ([RECORD + 1, 3], "a record 0x4f4e0002 is not legal; legal is 0x4f4e0001, or 0 for no network"),
-    ([RECORD, 0], "sizes: .* is not legal"),
+    ([RECORD, 0], "net: .* is not legal"),
     ([RECORD, 3 | 3 << 8 | 1 << 24, 1, 6, 3], "index out of range"),
-    ([RECORD, 3 | 1 << 24, 1, 6, 0], "sizes: .* is not legal"),
+    ([RECORD, 3 | 1 << 24, 1, 6, 0], "net: .* is not legal"),
     ([RECORD, 3 | 1 << 24, 0, 6, 3], "batch: 0 is not legal"),
     ([RECORD, 3 | 1 << 24, 1, 600, 3], "fan_in: 600-3 needs 600"),
 ])  # fmt: skip
@@ -274,7 +274,7 @@ def test_a_record_that_makes_no_sense_is_none(world, words, says):
 
 def test_a_checkpoint_goes_on_on_another_machine(tmp_path):
     """Of 4 lanes, then of 8, of which it is the second network: random bits belong to weights, and not to lanes."""
-    network = Network(sizes=(12, 19, 11, 4), steps=4, stochastic=True)
+    network = Network(net="12-19-11-4", steps=4, stochastic=True)
     samples, labels = digits(network, 30)
     golden, classes = trained(network, 8, samples, labels)
     with Device.open("golden", machine=Machine.holding(network, lanes=4), network=network) as device:

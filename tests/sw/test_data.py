@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hw.network import Network
+from hw.notation import dense
 from sw import data
 
 C = Network()
@@ -56,17 +57,17 @@ def test_event_samples_do_not_depend_on_their_order():
     "name, sizes, message",
     [
         ("cifar", (64, 32, 10), "dataset: cifar is not legal; legal is digits or fashion-mnist"),
-        ("digits", (784, 32, 10), "sizes: an input of 784 is not legal; digits has images of 64 pixels"),
-        ("digits", (64, 32, 9), "sizes: a last layer of 9 is not legal; digits has 10 classes"),
+        ("digits", (784, 32, 10), "net: an input of 784 is not legal; digits has images of 64 pixels"),
+        ("digits", (64, 32, 9), "net: a last layer of 9 is not legal; digits has 10 classes"),
     ],
 )
 def test_bad_requests(name, sizes, message):
     with pytest.raises(ValueError, match=message):
-        data.load(name, C.replace(sizes=sizes))
+        data.load(name, C.replace(net=dense(sizes)))
 
 
 # -- Fashion-MNIST ------------------------------------------------------------------------------
-FASHION = C.replace(sizes=(784, 32, 10))
+FASHION = C.replace(net="784-32-10")
 
 
 def write_idx(path, array, pack=False):

@@ -9,6 +9,7 @@ import pytest
 
 from boards import BOARDS
 from hw.network import Network
+from hw.notation import dense
 from hw.numbers import Q
 from hw.options import add_design, design
 from hw.plan import compile
@@ -118,15 +119,15 @@ def test_the_smallest_board_that_holds_it():
         ((784, 64, 10), 16, "icebreaker"),
         ((784, 200, 10), 16, "ulx3s-85f"),
     ):
-        wanted = {"sizes": sizes, "steps": 8, "input": "static"}
+        wanted = {"net": dense(sizes), "steps": 8, "input": "static"}
         found, *others = deploy.places(wanted, bits)
         assert found.board.name == board and found.design.network.sizes == sizes and found.design.network.w.bits == bits
         compile(found.design.network, found.design.machine)
         assert all(found.board.chip.lut <= other.board.chip.lut for other in others)
         cheaper = [b for b in BOARDS.values() if b.chip.lut < found.board.chip.lut]
         assert not any(deploy.place(b, wanted, bits) for b in cheaper)
-    with pytest.raises(ValueError, match="sizes: 4000-400-10 with weights of 16 bits fits no board"):
-        deploy.places({"sizes": (4000, 400, 10), "steps": 8, "input": "static"}, 16)
+    with pytest.raises(ValueError, match="net: 4000-400-10 with weights of 16 bits fits no board"):
+        deploy.places({"net": "4000-400-10", "steps": 8, "input": "static"}, 16)
 
 
 def test_a_board_that_holds_it_as_it_is_needs_no_build(tmp_path):
@@ -194,7 +195,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_images_survive_a_file(tmp_path):
-    config = Network(sizes=(4, 3, 2), stochastic=True, input="events", w=Q(2, 6))
+    config = Network(net="4-3-2", stochastic=True, input="events", w=Q(2, 6))
     state = {"weight.1": np.full((3, 4), -5), "alpha": np.array([7, 4096]), "rng": np.array(9)}
     image = Image(config, state, Origin(names=("a", "b"), theta=((1.5,) * 3, (1.0, 2.0)), ones=1))
     image.save(tmp_path / "x.npz")
@@ -209,7 +210,7 @@ def test_images_survive_a_file(tmp_path):
 
 
 def test_networks_survive_json():
-    config = Network(sizes=(4, 3, 2), w=Q(2, 6), cadence="step", theta_min=9)
+    config = Network(net="4-3-2", w=Q(2, 6), cadence="step", theta_min=9)
     assert Network.from_json(config.to_json()) == config
     for text, message in (("[1]", "legal is a JSON object"), ('{"lines": 4}', "lines"), ('{"steps": 0}', "steps: 0 is not legal")):
         with pytest.raises(ValueError, match=message):
@@ -225,7 +226,7 @@ def test_commands(tmp_path, capsys):
     options = ["--steps", "6", "--calibrate", str(samples), "--board", "ulx3s-12f", "--json", str(tmp_path / "r.json")]
     assert deploy.main([str(model), *options]) == 0
     text, report = capsys.readouterr().out, json.loads((tmp_path / "r.json").read_text())
-    assert report["board"] == "ulx3s-12f" and report["samples"] == 30 and report["network"]["sizes"] == [13, 9, 4]
+    assert report["board"] == "ulx3s-12f" and report["samples"] == 30 and report["network"]["net"] == "13-9-4"
     assert report["ready"] and report["others"]["orangecrab-25f"] and not report["others"]["icebreaker"]
     assert "ulx3s-12f, as it is: 8 lanes" in text and "orangecrab-25f (as it is)" in text and "icebreaker" in text
     assert f"{report['spikes_differ']} in {report['steps_of_neurons']} steps" in text and "0 of" in text

@@ -19,7 +19,7 @@ def ints(*v):
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 5.0])
 def test_error_table_is_the_derivative_of_cross_entropy(beta):
-    table = error_table(C.replace(sizes=(64, 32, 4)), beta=beta)
+    table = error_table(C.replace(net="64-32-4"), beta=beta)
     assert table.shape == (5, 2, 2)
     for code in range(16):
         s = torch.tensor([float(code >> i & 1) for i in range(4)], dtype=torch.float64, requires_grad=True)

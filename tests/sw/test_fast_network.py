@@ -7,6 +7,7 @@ import pytest
 from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
 
 from hw.network import Network
+from hw.notation import dense
 from sw import compiler
 from sw.golden.fast import FastNetwork
 from sw.golden.network import GoldenNetwork
@@ -62,7 +63,7 @@ def test_step_by_step_is_the_same():
 
 
 def test_all_layers_and_bad_samples():
-    config = Network(sizes=(64, *range(24, 9, -1), 10), steps=4)
+    config = Network(net=dense((64, *range(24, 9, -1), 10)), steps=4)
     visits = [(5, False)] * config.n_layers
     plain, fast = GoldenNetwork(config, visits=visits), FastNetwork(config, visits=visits)
     for network in (plain, fast):

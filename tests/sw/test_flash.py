@@ -57,7 +57,7 @@ def test_an_image_is_what_a_host_would_send(seed, buffer):
 
 def test_what_a_configuration_clears_has_its_place_in_an_image():
     """Of so many inputs the events, which are no part of the state, take several sectors."""
-    network = Network(sizes=(20_000, 1), input="events", steps=1)
+    network = Network(net="20000-1", input="events", steps=1)
     machine = Machine.holding(network, lanes=1)
     state = {"class": np.array(0)} | random_state(network, np.random.default_rng(0))
     assert len(image(compile(network, machine), LINK, state, RATES)) == Stored(machine, LINK, 0).size

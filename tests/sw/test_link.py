@@ -20,6 +20,7 @@ from hw.host.protocol import DESCRIPTION_MOST, Link, Status, description, read_d
 from hw.machine import FAR, Machine
 from hw.memory_map import regions
 from hw.network import Network
+from hw.notation import dense
 from hw.numbers import Q
 from sw import checkpoint
 from sw.device import CHUNK, Device
@@ -32,8 +33,8 @@ from sw.transport.golden import Model
 from sw.transport.process import InProcess
 from sw.transport.pty import PseudoTerminal
 
-CONFIG = Network(sizes=(6, 4, 3), steps=3, stochastic=True)
-EVENTS = Network(sizes=(6, 4, 3), steps=3, input="events", cadence="step")
+CONFIG = Network(net="6-4-3", steps=3, stochastic=True)
+EVENTS = Network(net="6-4-3", steps=3, input="events", cadence="step")
 MACHINE = Machine.holding(CONFIG, lanes=2)
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
 
@@ -82,9 +83,9 @@ def test_a_damaged_reply_is_none(sequence, data, status, draw):
 
 
 @pytest.mark.parametrize("machine", [MACHINE, Machine.holding(EVENTS, CONFIG, lanes=8, neuron_lanes=4, wires=FAR, parity=True),
-    Machine.holding(Network(sizes=(784, 64, 32, 10), w=Q(6, 10)), lanes=4, weight_memory="spram"),
+    Machine.holding(Network(net="784-64-32-10", w=Q(6, 10)), lanes=4, weight_memory="spram"),
     Machine.holding(CONFIG, fixed=CONFIG, lanes=4),
-    Machine.holding(Network(sizes=(1 << 16, *range(9, 24), 256), steps=255), lanes=128),
+    Machine.holding(Network(net=dense((1 << 16, *range(9, 24), 256)), steps=255), lanes=128),
     Machine.holding(Network(input="events", lazy=True, trace=Q(5, 8), stochastic=True)),
     *(board.design.machine for board in BOARDS.values())])  # fmt: skip
 def test_a_description_holds_every_field(machine):
@@ -99,7 +100,7 @@ def test_a_link_says_what_is_legal(field, value):
 
 
 def test_a_batch_fills_its_frames():
-    machine = Machine.holding(Network(sizes=(100, 60, 10)), lanes=1)
+    machine = Machine.holding(Network(net="100-60-10"), lanes=1)
     batch, words, place = Batch(LINK), np.arange(3000), regions(machine)["weight"].address(0)
     batch.write(place, words, 2)
     batch.read(place, 3000, 2)

@@ -7,6 +7,7 @@ import pytest
 from plain import TWELVE as C
 
 from hw.network import Network
+from hw.notation import dense
 from hw.numbers import Q
 from sw import data, learn
 from sw.checks import check_state
@@ -16,7 +17,7 @@ from sw.golden.state import initial_state
 
 
 def test_initial_state_is_legal_and_repeatable():
-    for config in (C.replace(stochastic=True), C.replace(w=Q(1, 7), sizes=(3, 2, 2, 2)), C.replace(input="events", u=Q(6, 8))):
+    for config in (C.replace(stochastic=True), C.replace(w=Q(1, 7), net="3-2-2-2"), C.replace(input="events", u=Q(6, 8))):
         state = initial_state(config, 5, gain=4.0)
         for name, array in state.items():
             check_state(config, name, array)
@@ -56,7 +57,7 @@ def test_bad_seed_is_named():
 
 def test_deeper_networks_start_with_larger_weights():
     for sizes, gain in (((64, 32, 10), 0.25), ((64, 32, 32, 10), 0.5), ((64, 32, 32, 32, 32, 10), 1.0)):
-        weight = Recipe().state(C.replace(sizes=sizes), 0)["weight.1"]
+        weight = Recipe().state(C.replace(net=dense(sizes)), 0)["weight.1"]
         assert abs(weight.std() / 4096 * 8 / gain - 1) < 0.05
     assert abs(Recipe(gain=2.0).state(C, 0)["weight.1"].std() / 4096 * 8 - 2) < 0.1
 
@@ -83,7 +84,7 @@ def test_every_epoch_shows_every_sample_once_in_its_own_order():
 @pytest.mark.parametrize("switches", ["w", "wtl"])
 @pytest.mark.parametrize("cadence, input", [("sample", "static"), ("step", "events")])
 def test_a_third_of_an_epoch_learns_most_digits(cadence, input, switches):
-    config = Network(sizes=(64, 20, 10), steps=5, cadence=cadence, input=input)
+    config = Network(net="64-20-10", steps=5, cadence=cadence, input=input)
     digits, network = data.load("digits", config), GoldenNetwork(config)
     n = max(learn.learn(network, digits, switches, epochs=1, samples=480))
     right = sum(network.run(digits.test.sample(i)).winner == digits.test.labels[i] for i in range(120))
@@ -95,7 +96,7 @@ def test_program_prints_and_writes_the_same_figures(tmp_path, capsys):
     short = ["--net", "64-5-10", "--steps", "2", "--samples", "40", "--seeds", "2", "--epochs", "2"]
     assert learn.main([*short, "--learn", "w,tl", "--json", str(path)]) == 0
     text, report = capsys.readouterr().out, json.loads(path.read_text())
-    assert report["network"]["sizes"] == [64, 5, 10] and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
+    assert report["network"]["net"] == "64-5-10" and np.shape(report["test_accuracy"]["tl"]) == (2, 2)
     assert report["mean"]["w"] == pytest.approx(np.mean([row[-1] for row in report["test_accuracy"]["w"]]))
     assert f"{100 * report['mean']['tl']:.2f}" in text and "digits, 64-5-10, T = 2" in text
 
@@ -122,8 +123,8 @@ def test_a_recipe_is_chosen_without_the_test_samples(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--net", "64-x-10"], "--net: 'x' at character 4 of '64-x-10' is not legal; legal is whole numbers joined by -"),
-        (["--net", "63-9-10"], "sizes: an input of 63 is not legal; digits has images of 64 pixels"),
+        (["--net", "64-x-10"], "--net: 'x' at character 4 of '64-x-10' is not legal; legal is a layer"),
+        (["--net", "63-9-10"], "net: an input of 63 is not legal; digits has images of 64 pixels"),
         (["--steps", "0"], "steps: 0 is not legal; legal is a whole number of 1 to 255"),
         (["--learn", "wz"], "learn: 'wz' is not legal"),
         (["--seeds", "0"], "--seeds: '0' is not legal; legal is a whole number of at least 1"),

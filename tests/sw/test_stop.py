@@ -95,7 +95,7 @@ def test_bad_arguments_are_named():
 
 # -- the golden model --------------------------------------------------------------------------------
 WIDE = Network(
-    sizes=(20, 16, 12, 5), steps=9, input="events", w=Q(3, 15), u=Q(4, 14), trace=Q(3, 15), delta=Q(3, 15), grad=Q(3, 15),
+    net="20-16-12-5", steps=9, input="events", w=Q(3, 15), u=Q(4, 14), trace=Q(3, 15), delta=Q(3, 15), grad=Q(3, 15),
     alpha_frac=15,
 )  # fmt: skip
 ALPHA = 0.5
@@ -167,7 +167,7 @@ def test_golden_model_follows_float_stop(loss):
 
 def test_static_frame_is_the_same_input_in_every_step():
     """The separable first layer (current once, gradient once) against the plain sum over steps."""
-    c = WIDE.replace(input="static", sizes=(20, 16, 5))
+    c = WIDE.replace(input="static", net="20-16-5")
     frame = np.random.default_rng(0).integers(0, 256, 20)
     x = torch.tensor(frame / 256)[None, None].repeat(c.steps, 1, 1)
     for seed in range(1000):

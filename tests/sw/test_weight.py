@@ -7,11 +7,12 @@ import torch
 from plain import TWELVE as C
 
 from hw.network import Network
+from hw.notation import dense
 from hw.numbers import Q
 from sw.golden.weight import lanes
 from sw.golden.weight.dither import Dither, flips, mix, tile_key, xorshift32
 
-WIDEST = Network(sizes=(4096, 5, 10), w=Q(1, 17), u=Q(3, 15), trace=Q(3, 15), delta=Q(3, 15), grad=Q(1, 17))
+WIDEST = Network(net="4096-5-10", w=Q(1, 17), u=Q(3, 15), trace=Q(3, 15), delta=Q(3, 15), grad=Q(1, 17))
 
 
 def matrix(config, n, m, seed=0, extreme=False):
@@ -93,7 +94,7 @@ def test_mix_maps_different_words_to_different_words():
 
 @pytest.mark.parametrize("sizes", [(5, 3, 2), (19, 13, 10), (3, 7, 11, 4), (6, 50, 3)])
 def test_random_words_belong_to_places(sizes):
-    c = Network(sizes=sizes, stochastic=True)
+    c = Network(net=dense(sizes), stochastic=True)
     for r in (1, 0xFFFF_FFFF, 0x1234_5678):
         for l in c.layers:
             got = Dither(c, l)(r)
@@ -116,7 +117,7 @@ def test_the_key_of_a_tile_has_room_for_the_largest_layers():
 
 def test_random_words_are_spread():
     """In a tile every bit is set in half of the words, 32 that differ; tiles differ, neighbours in half of the bits."""
-    words = Dither(Network(sizes=(256, 64, 10), stochastic=True), 1)(0xDEAD_BEEF)
+    words = Dither(Network(net="256-64-10", stochastic=True), 1)(0xDEAD_BEEF)
     bits = (words[..., None] >> torch.arange(32)) & 1
     tile = bits.view(8, 8, 32, 8, 32).transpose(1, 2).reshape(-1, 64, 32)
     assert (tile.sum(1) == 32).all()

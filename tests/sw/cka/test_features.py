@@ -143,7 +143,7 @@ def test_models_of_one_seed_start_alike_and_are_kept(tmp_path):
 
 
 def test_golden_features_are_the_golden_models_spikes():
-    c = Network(sizes=(9, 7, 5, 4), steps=5)
+    c = Network(net="9-7-5-4", steps=5)
     fast, plain = FastNetwork(c), GoldenNetwork(c)
     state = initial_state(c, 3, theta=0.25, gain=2.0)
     for network in (fast, plain):

@@ -112,7 +112,7 @@ def test_command_line(tmp_path, capsys):
     assert np.array_equal(
         chip.state["weight.1"], np.floor(populations(net)[0].projections[0][1].weight.detach().numpy() * 4096 + 0.5)
     )
-    assert chip.network == Network(sizes=(64, 24, 10), steps=4) and chip.inputs == 64
+    assert chip.network == Network(net="64-24-10", steps=4) and chip.inputs == 64
     network, (x, y) = GoldenNetwork(chip.network), Data.load(Options()).test
     network.load(chip.state)
     right = sum(network.run(image.flatten().numpy()).winner == label for image, label in zip(x, y.tolist(), strict=True))
@@ -147,7 +147,7 @@ def test_tensorboard_gets_the_curves(tmp_path):
         (["--dataset", "cifar10", "--data", "HERE/none"], "fetch cifar-10-python.tar.gz"),
         (["--model", "lenet5", "--chip", "x.npz"], "--chip: needs --model mlp"),
         (["--json", "HERE/no/such/x.json"], "is not a folder"),
-        (["--hidden", "a-b"], "--hidden: 'a' at character 1 of 'a-b' is not legal; legal is whole numbers joined by -"),
+        (["--hidden", "a-b"], "--hidden: 'a-b' is not legal; legal is whole numbers of at least 1 joined by hyphens"),
     ],
 )
 def test_bad_options_end_with_2(arguments, message, tmp_path, capsys):
@@ -189,7 +189,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 def test_integers_follow_the_float_network():
     torch.manual_seed(0)
     net = build(Spec("mlp", (1, 8, 8), hidden=(32,), gain=1.5, theta=0.6, alpha=0.7))
-    config = Network(sizes=(64, 32, 10), steps=8)
+    config = Network(net="64-32-10", steps=8)
     image, clipped = integer_image(net, config, beta=3.0)
     network = GoldenNetwork(config)
     network.load(image.state)
@@ -208,7 +208,7 @@ def test_integers_clip_and_say_so():
         populations(net)[0].projections[0].weight[0, :3] = torch.tensor([9.0, -9.0, 7.9])
     image, clipped = integer_image(net, Network())
     assert clipped == 2 and image.state["weight.1"][0, :3].tolist() == [32767, -32768, round(7.9 * 4096)]
-    with pytest.raises(ValueError, match=r"sizes: \(64, 16, 10\) are not legal; legal is \(64, 32, 10\)"):
-        integer_image(net, Network(sizes=(64, 16, 10)))
+    with pytest.raises(ValueError, match="net: 64-16-10 is not legal; legal is 64-32-10"):
+        integer_image(net, Network(net="64-16-10"))
     with pytest.raises(ValueError, match="model: the chip has fully connected layers"):
         integer_image(build(Spec("lenet5", (1, 28, 28))), Network())
