@@ -74,6 +74,12 @@ def bits_for(n: int) -> int:
     return max(1, ceil_log2(n))
 
 
+def mean_factor(n: int) -> tuple[int, int]:
+    """A mean over `n` is the sum times the first number, shifted right by the second: 1/n with 16 bits."""
+    shift = 15 + ceil_log2(n)
+    return ((1 << shift) + n // 2) // n, shift
+
+
 def whole(value: object) -> bool:
     """Whether `value` is an integer, and not a truth value."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from hw.memory_map import PHASES
 from hw.numbers import ceil_div
 from hw.plan import Plan
 from sw.golden.network import GoldenNetwork, Layer
+from sw.golden.weight.synapses import Visit
+
+EVERY = Visit(1, False)
+"""Each neuron and input that is not zero, and no other."""
 
 FORMULA = """ideal cycles = sum over phases of ceil(non-zero synaptic operations / lanes), with
   forward   sum over layers and steps of spikes in * neurons; static frames: non-zero pixels * neurons, once a sample
@@ -35,27 +40,27 @@ class Counting(GoldenNetwork):
         self.needed = dict.fromkeys(PHASES, 0)
         return cycles
 
-    def _count(self, phase: str, layer: Layer, done: int) -> None:
+    def _count(self, phase: str, done: int, dense: int) -> None:
         self.done[phase] += done
-        super()._count(phase, layer, done)
+        super()._count(phase, done, dense)
 
-    def _integrate(self, layer: Layer, x: Tensor) -> None:
-        self.needed["forward"] += int(x.count_nonzero()) * self.config.sizes[layer.number]
-        super()._integrate(layer, x)
+    def _integrate(self, layer: Layer, values: Mapping[int, Tensor]) -> None:
+        self.needed["forward"] += sum(of.weights.pairs(None, values[of.source], EVERY) for of in layer.inputs)
+        super()._integrate(layer, values)
 
     def _learn(self, target: Tensor, learn: str) -> None:
         super()._learn(target, learn)
-        for layer in self.layers:
-            errors = int(self.delta[layer.neurons].count_nonzero())
-            if layer.number > 1:
-                self.needed["backward"] += errors * self.config.sizes[layer.number - 1]
-            if "w" in learn and layer.spiking_input and not self.config.lazy:
-                self.needed["update"] += errors * int(self.weight_trace[layer.inputs].count_nonzero())
+        for of in self.inputs:
+            delta = self.delta[self.layers[of.synapses.layer - 1].neurons]
+            if of.source:
+                self.needed["backward"] += of.weights.pairs(delta, None, EVERY)
+            if "w" in learn and (of.source or not self.config.static) and not self.config.lazy:
+                self.needed["update"] += of.weights.pairs(delta, self.weight_trace[of.traces], EVERY)
 
     def _finish(self, sample: Tensor, learn: str) -> None:
         if "w" in learn:
-            gathered = (self._gradient(layer) for layer in self.layers if layer.grad is not None)
+            gathered = (self._gradient(of) for of in self.inputs if of.weights.grad is not None)
             self.needed["update"] += sum(int(gradient.count_nonzero()) for gradient in gathered)
             if self.config.static:
-                self.needed["update"] += int(self.input_grad.count_nonzero()) * int(np.count_nonzero(sample))
+                self.needed["update"] += self.inputs[0].weights.pairs(self.input_grad, self._frame_factor(sample), EVERY)
         super()._finish(sample, learn)

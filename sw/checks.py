@@ -50,8 +50,12 @@ def _within(name: str, array: np.ndarray, low: int, high: int) -> np.ndarray:
 def check_sample(config: Network, sample: ArrayLike) -> np.ndarray:
     """The sample as the core takes it: uint8 (N0,) for static input, bool (T, N0) for events, uint8 (T, N0) for frames.
 
-    Raises ValueError on a wrong shape or type, NaN, and values out of range.
+    N0 inputs may have the shape (C, H, W) of the network's input; flat, they stand in the same order. Raises ValueError on a
+    wrong shape or type, NaN, and values out of range.
     """
+    shape, lead = config.populations[0].shape, () if config.static else (config.steps,)
+    if np.shape(sample) == (*lead, *shape):
+        sample = np.reshape(sample, (*lead, -1))
     if config.static:
         return _within("sample", _whole("sample", sample, config.sizes[:1]), 0, PIXEL_MAX).astype(np.uint8, copy=False)
     steps = _whole("sample", sample, (config.steps, config.sizes[0]))

@@ -10,10 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from hw.network import Network
-from hw.numbers import LAYERS_MAX, PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, PIXEL_FRAC
+from hw.notation import Population
+from hw.numbers import (
+    DECAY_SAMPLES,
+    GRADED_ENTRIES,
+    LAYERS_MAX,
+    PHI_ENTRIES,
+    PHI_FRAC,
+    PHI_STEP_FRAC,
+    PIXEL_FRAC,
+    RATE_MAX,
+    ceil_log2,
+    mean_factor,
+)
 from sw import checks
 from sw.compiler import shared_library
-from sw.golden.network import GoldenNetwork
+from sw.golden.network import GoldenNetwork, Input
 from sw.golden.spike.readout import winner
 
 SOURCE = Path(__file__).with_name("network.cpp")
@@ -24,21 +36,33 @@ class _Q(ctypes.Structure):
     _fields_ = [("low", _int), ("high", _int)]
 
 
-class _Layer(ctypes.Structure):
-    _NUMBERS = ("n", "m", "first", "unit", "alpha_shift", "grain", "all_inputs")
-    _fields_ = [*((name, _int) for name in _NUMBERS), ("weight", _pointer), ("grad", _pointer)]
+SYNAPSES = ("number", "layer", "source", "n", "m", "unit", "traces", "pairs", "shared", "places", "taps_each", "channels",
+            "held", "gathers", "centres", "slower", "grain", "all_inputs", "mean_factor", "mean_shift")  # fmt: skip
+POPULATION = ("n", "first", "threshold", "units", "value", "channels", "height", "width", "pool", "pool_shift",
+              "alpha_shift", "sharing", "projections", "identity", "projection")  # fmt: skip
+
+
+class _Synapses(ctypes.Structure):
+    _fields_ = [*((name, _int) for name in SYNAPSES), ("taps", _pointer), ("weight", _pointer), ("grad", _pointer)]
+
+
+class _Population(ctypes.Structure):
+    _fields_ = [(name, _int) for name in POPULATION]
 
 
 FORMATS = ("w", "u", "trace", "delta", "grad")
 NUMBERS = (
-    "is_static", "is_frames", "stochastic", "each_step", "lazy", "steps", "classes", "layers", "neurons", "units", "inputs",
+    "is_static", "is_frames", "stochastic", "each_step", "lazy", "graded", "decay", "remainder",
+    "steps", "classes", "layers", "neurons", "thresholds", "units", "synapses", "inputs",
     "one", "trace_frac", "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac",
-    "phi_step_frac", "phi_entries", "delta_shift", "current_shift", "weight_grad_shift", "alpha_grad_shift", "weight_shift",
-    "theta_shift", "batch", "gathered", "rate_w", "rate_theta", "rate_alpha", "rng", "sops", "sops_dense",
+    "phi_step_frac", "phi_entries", "graded_entries", "decay_samples", "rate_max",
+    "delta_shift", "current_shift", "weight_grad_shift", "alpha_grad_shift", "weight_shift", "theta_shift",
+    "batch", "gathered", "aged", "rate_w", "rate_theta", "rate_alpha", "rate_decay", "rng", "sops", "sops_dense",
 )  # fmt: skip
 ARRAYS = ("theta", "membrane", "spike", "theta_trace", "alpha_trace", "current", "delta", "theta_grad", "weight_trace",
-          "input_grad", "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "surrogate")  # fmt: skip
-SCRATCH = ("error", "listed", "row")
+          "input_grad", "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "graded_table",
+          "surrogate")  # fmt: skip
+SCRATCH = ("values", "above", "error", "sums", "listed", "row", "products")
 
 
 class _Network(ctypes.Structure):
@@ -51,7 +75,8 @@ class _Network(ctypes.Structure):
         *((name, _int) for name in NUMBERS),
         *((name + "_" * (name in FORMATS), _pointer) for name in ARRAYS),
         *((name, _pointer) for name in SCRATCH),
-        ("layer", _Layer * LAYERS_MAX),
+        ("population", _Population * (LAYERS_MAX + 1)),
+        ("synapse", _Synapses * (2 * LAYERS_MAX)),
     ]
 
 
@@ -78,11 +103,15 @@ class FastNetwork(GoldenNetwork):
         c, self._c = config, _library()
         numbers = {
             "is_static": c.static, "is_frames": c.input == "frames", "each_step": c.cadence == "step", "layers": c.n_layers,
-            "inputs": c.input_units, "one": c.trace.one, "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f,
+            "graded": c.output_error == "graded", "synapses": len(c.synapses), "inputs": c.sizes[0],
+            "one": c.trace.one, "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f,
             "pixel_frac": PIXEL_FRAC, "phi_frac": PHI_FRAC, "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES,
+            "graded_entries": GRADED_ENTRIES, "decay_samples": DECAY_SAMPLES, "rate_max": RATE_MAX,
             "weight_shift": c.weight_shift(0), "delta_shift": c.grad.f - c.delta.f, "theta_shift": c.theta_shift(0),
         }  # fmt: skip
-        self._scratch = {name: np.zeros(max(c.sizes), np.int64) for name in SCRATCH}
+        products = max((i.weights.weight.numel() for i in self.inputs if i.weights.taps is not None), default=0)
+        most = max(*c.sizes, *(i.synapses.fan_in for i in self.inputs), products)
+        self._scratch = {name: np.zeros(sum(c.sizes) if name in ("values", "above") else most, np.int64) for name in SCRATCH}
         self._net = _Network(**{name: _Q(getattr(c, name).low, getattr(c, name).high) for name in FORMATS})
         for name in NUMBERS:
             setattr(self._net, name, numbers[name] if name in numbers else int(getattr(c, name, 0)))
@@ -90,12 +119,37 @@ class FastNetwork(GoldenNetwork):
             setattr(self._net, name + "_" * (name in FORMATS), getattr(self, name).data_ptr())
         for name, array in self._scratch.items():
             setattr(self._net, name, array.ctypes.data)
-        for layer in self.layers:
-            l = layer.number
-            grad = None if layer.grad is None else layer.grad.data_ptr()
-            self._net.layer[l - 1] = _Layer(
-                c.sizes[l], c.sizes[l - 1], layer.neurons.start, layer.inputs.start, c.mean_shift(c.sizes[l]),
-                *map(int, layer.visit), layer.weight.data_ptr(), grad)  # fmt: skip
+        for l, population in enumerate(c.populations):
+            self._net.population[l] = _Population(**self._population(l, population))
+        for of in self.inputs:
+            grad, taps = (None if array is None else array.data_ptr() for array in (of.weights.grad, of.weights.taps))
+            self._net.synapse[of.synapses.number] = _Synapses(**self._synapses(of), taps=taps, grad=grad,
+                                                              weight=of.weights.weight.data_ptr())  # fmt: skip
+
+    def _population(self, l: int, population: Population) -> dict[str, int]:
+        c, first = self.config, min((i.synapses.number for i in self.inputs if i.synapses.layer == l), default=0)
+        channels, height, width = (*population.shape, 1, 1)[:3]
+        return {
+            "n": population.size, "first": c.neuron_base.get(l, 0), "threshold": c.threshold_base.get(l, 0),
+            "units": population.units, "value": sum(p.units for p in c.populations[:l]),
+            "channels": channels, "height": height, "width": width, "pool": population.pool,
+            "pool_shift": 2 * ceil_log2(population.pool), "alpha_shift": c.mean_shift(population.size),
+            "sharing": c.sharing_shift(l), "projections": sum(p.kind.weighted for p in population.projections),
+            "identity": next((p.source for p in population.projections if not p.kind.weighted), -1), "projection": first,
+        }  # fmt: skip
+
+    def _synapses(self, of: Input) -> dict[str, int]:
+        c, s = self.config, of.synapses
+        held, shared = c.static and of.source == 0, of.weights.taps is not None
+        factor, shift = mean_factor(s.fan_in)
+        places, taps = of.weights.taps.shape if of.weights.taps is not None else (1, 0)
+        return {
+            "number": s.number, "layer": s.layer - 1, "source": of.source, "n": s.weight_shape[0], "m": s.fan_in,
+            "unit": of.traces.start, "traces": of.traces.stop - of.traces.start, "pairs": s.pairs,
+            "shared": shared, "places": places, "taps_each": taps, "channels": s.below[0], "held": held,
+            "gathers": of.weights.grad is not None, "centres": c.centres(s.layer), "slower": of.slower,
+            "grain": of.visit.neurons, "all_inputs": of.visit.all_inputs, "mean_factor": factor, "mean_shift": shift,
+        }  # fmt: skip
 
     def _run(self, sample: np.ndarray, label: int, learn: str) -> None:
         self._call(0, self.config.steps - 1, sample, label, learn)
@@ -107,11 +161,11 @@ class FastNetwork(GoldenNetwork):
 
     def _call(self, first: int, last: int, sample: np.ndarray, label: int, learn: str) -> None:
         net, shown = self._net, sample.astype(np.int64)
-        for name in (*checks.RATES, "rng", "gathered"):
+        for name in (*checks.RATES, "rate_decay", "rng", "gathered", "aged"):
             setattr(net, name, getattr(self, name))
         net.sops = net.sops_dense = 0
         self._c.network_steps(ctypes.byref(net), first, last, shown.ctypes.data, label, checks.learn_mask(learn))
-        self.rng, self.gathered, self.sops = net.rng, net.gathered, self.sops + net.sops
+        self.rng, self.gathered, self.aged, self.sops = net.rng, net.gathered, net.aged, self.sops + net.sops
         self.sops_skipped += net.sops_dense - net.sops
         if last == self.config.steps - 1:
             self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], self.config)

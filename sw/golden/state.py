@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw.network import Network
-from sw.golden.error.output import error_table, surrogate_table
+from sw.golden.error.output import error_table, graded_table, surrogate_table
 from sw.golden.fixed import raw
 
 PerLayer = float | Sequence[float]
@@ -25,13 +25,16 @@ def initial_state(
     beta: float = 3.0,
     scale: float = 1.0,
     loss: str = "cross_entropy",
+    surrogate: str = "exponential",
+    band: float = 0.03,
 ) -> dict[str, np.ndarray]:
     """What a host loads before learning: weights, thresholds, leakage factors, error and surrogate table, and R if there is one.
 
     A layer's weights are normal with standard deviation gain / sqrt(fan-in), rounded and clipped to format `w`; its neurons
-    have the same threshold `theta`. Output errors are those of `loss` at inverse temperature `beta`, times `scale`: small
-    errors keep their sums over steps within the formats. The same seed gives the same state on every machine. Raises ValueError
-    for values that the network's formats do not hold.
+    have the same threshold `theta`. Where gradients are centred, the weights of a neuron, or filter, begin without a mean, too.
+    Output errors are those of `loss` at inverse temperature `beta`, times `scale`: small errors keep their sums over steps within
+    the formats. Graded ones have no temperature, and those below `band` are 0. The same seed gives the same state on every
+    machine. Raises ValueError for values that the network's formats do not hold.
     """
     if not (isinstance(seed, int | np.integer) and seed >= 0):
         raise ValueError(f"seed: {seed} is not legal; legal is a whole number of at least 0")
@@ -44,14 +47,20 @@ def initial_state(
             raise ValueError(f"{name}: {value} is not legal; legal is above 0")
     random = np.random.default_rng(seed)
     state = {}
-    for l, layer_gain, layer_theta in zip(c.layers, gains, thetas, strict=True):
-        weight = random.normal(0, layer_gain / math.sqrt(c.sizes[l - 1]), (c.sizes[l], c.sizes[l - 1]))
-        state[f"weight.{l}"] = raw(weight, c.w.one, c.w.low, c.w.high)
-        state[f"theta.{l}"] = raw(np.full(c.sizes[l], layer_theta), c.u.one, c.theta_min, c.u.high)
+    for synapses in c.synapses:
+        weight = random.normal(0, gains[synapses.layer - 1] / math.sqrt(synapses.fan_in), synapses.weight_shape)
+        if c.centres(synapses.layer):
+            weight -= weight.reshape(len(weight), -1).mean(1).reshape(-1, *[1] * (weight.ndim - 1))
+        state[synapses.array("weight")] = raw(weight, c.w.one, c.w.low, c.w.high)
+    for l, layer_theta in zip(c.layers, thetas, strict=True):
+        state[f"theta.{l}"] = raw(np.full(c.populations[l].channels, layer_theta), c.u.one, c.theta_min, c.u.high)
     state["alpha"] = raw(alphas, c.alpha_one, c.alpha_min, c.alpha_one)
-    state["error_table"] = error_table(c, loss, beta=beta, scale=scale)
-    state["surrogate"] = surrogate_table()
-    if c.stochastic:
+    if c.output_error == "counted":
+        state["error_table"] = error_table(c, loss, beta=beta, scale=scale)
+    else:
+        state["graded_table"] = graded_table(c, scale=scale, band=band)
+    state["surrogate"] = surrogate_table(surrogate)
+    if c.stochastic or c.decay:
         state["rng"] = np.asarray(random.integers(1, 1 << 32))
     return state
 

@@ -163,9 +163,10 @@ def test_gradient_multiplies_delta_by_its_traces():
         "frame_trace": draw(rng, c.trace, [c.trace.one]), "input_grad": draw(rng, c.delta),
     }  # fmt: skip
     x = tensors(columns)
+    products = golden_delta.theta_products(x["delta"], x["theta_trace"], c)
     want = {
         "index": x["index"],
-        "theta_grad": golden_delta.theta_gradient(x["delta"], x["theta_trace"], c) * x["learn_t"],
+        "theta_grad": golden_delta.theta_gradient(products, 0, c) * x["learn_t"],
         "alpha_grad": golden_delta.alpha_gradient(x["delta"], x["alpha_trace"], c) * x["learn_l"],
         "input_grad": golden_delta.input_gradient(x["input_grad"] * (1 - x["first"]), x["delta"], x["frame_trace"], c),
     }

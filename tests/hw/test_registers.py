@@ -112,7 +112,7 @@ def golden_word(state, layer, neuron, unit):
 
 
 def test_the_golden_words_of_a_layer_are_those_of_its_weights():
-    words = golden_dither.Dither(NETWORK, 2)(0x1234_ABCD).numpy()
+    words = golden_dither.Dither(NETWORK.synapses[1])(0x1234_ABCD).numpy()
     assert all(words[i, j] == golden_word(0x1234_ABCD, 2, i, j) for i, j in np.ndindex(words.shape))
     assert np.unique(words, return_counts=True)[1].max() <= 2, "more than two weights share a random word"
 

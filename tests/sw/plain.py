@@ -3,9 +3,12 @@
 Follows docs/numerics.md line by line; slow, and meant to be read beside it.
 """
 
+from itertools import product
+
 import numpy as np
 
 from hw.network import Network
+from hw.notation import Conv, Identity
 from hw.numbers import Q
 
 TWELVE = Network(
@@ -32,9 +35,10 @@ def turn(v, n):
     return ((v << n) | (v >> (16 - n))) % 2**16
 
 
-def random_word(r, l, i, j):
+def random_word(r, p, i, j):
+    """For weight (i, j) of projection p."""
     tile_i, tile_j = i // 8, j // 8
-    key = 2**16 * (tile_i % 2**8) + 2**24 * (tile_j % 2**8) + tile_i // 2**8 + 2**5 * (tile_j // 2**8) + 2**10 * (l - 1)
+    key = 2**16 * (tile_i % 2**8) + 2**24 * (tile_j % 2**8) + tile_i // 2**8 + 2**5 * (tile_j // 2**8) + 2**10 * p
     a = r ^ key
     x, y = a // 2**16, a % 2**16
     for _ in range(4):
@@ -44,147 +48,264 @@ def random_word(r, l, i, j):
     return sum(bit * 2**n for n, bit in enumerate(bits))
 
 
+def places(shape):
+    """All indices of an array."""
+    return list(product(*map(range, shape)))
+
+
+def number(place, shape):
+    """What a neuron, unit or tap counts as: place by place, channels fastest."""
+    if len(place) == 1:
+        return place[0]
+    c, y, x = place
+    return (y * shape[2] + x) * shape[0] + c
+
+
+class Projection:
+    """The synapses that lead to a layer: (neuron, unit, weight), each named by its indices."""
+
+    def __init__(self, network, l, k, projection):
+        self.source, kind, self.kind = projection.source, projection.kind, projection.kind
+        above, below = network.populations[l].shape, network.populations[self.source].unit_shape
+        self.weight, self.grad = (f"weight.{l}", f"grad.{l}") if k == 0 else (f"shortcut.{l}", f"shortcut_grad.{l}")
+        self.trace = f"weight_trace.{self.source}" if k == 0 else f"shortcut_trace.{l}"
+        self.below, self.shared = below, isinstance(kind, Conv)
+        if isinstance(kind, Identity):
+            self.synapses, self.shape = [(place, place, None) for place in places(above)], None
+        elif isinstance(kind, Conv):
+            self.synapses, self.shape = [], (above[0], below[0], kind.kernel, kind.kernel)
+            for (o, y, x), (c, b, a) in product(places(above), places((below[0], kind.kernel, kind.kernel))):
+                row, column = y * kind.stride + b - kind.padding, x * kind.stride + a - kind.padding
+                if 0 <= row < below[1] and 0 <= column < below[2]:
+                    self.synapses.append(((o, y, x), (c, row, column), (o, c, b, a)))
+        else:
+            self.shape = (above[0], *below)
+            self.synapses = [((i,), unit, (i, *unit)) for i in range(above[0]) for unit in places(below)]
+
+    def place(self, weight):
+        """Neuron, or filter, and input of a weight, as numbers."""
+        return weight[0], number(weight[1:], self.shape[1:])
+
+
 class Plain:
-    """State under the names of the memory map, as nested lists; `run` shows a sample and learns."""
+    """State under the names of the memory map, as dicts by index; `run` shows a sample and learns."""
 
     def __init__(self, config, state, rates):
-        self.c, self.v, self.rates = config, {name: np.asarray(array).tolist() for name, array in state.items()}, rates
-        self.names = tuple(self.v)
+        self.c, self.rates = config, rates
+        self.shapes = {name: np.shape(array) for name, array in state.items()}
+        arrays = {name: np.asarray(array) for name, array in state.items()}
+        self.v = {name: {place: int(array[place]) for place in places(array.shape)} for name, array in arrays.items()}
         self.last_sums = {}  # K of lazy learning
-        self.v.setdefault("alpha_grad", [0] * config.n_layers)  # no part of the state at cadence step
+        self.v.setdefault("alpha_grad", {(l,): 0 for l in range(config.n_layers)})  # no part of the state at cadence step
+        self.shape = [population.shape for population in config.populations]
+        projections = {l: enumerate(config.populations[l].projections) for l in config.layers}
+        self.into = {l: [Projection(config, l, k, p) for k, p in found] for l, found in projections.items()}
+        weighted = [p for l in config.layers for p in self.into[l] if p.shape]
+        self.number = {p.weight: n for n, p in enumerate(weighted)}
 
     def read(self):
-        return {name: np.array(self.v[name]) for name in self.names}
+        return {name: np.array([self.v[name][p] for p in places(shape)], np.int64).reshape(shape)
+                for name, shape in self.shapes.items()}  # fmt: skip
 
-    def run(self, sample, label, learn):
-        c, v, last = self.c, self.v, self.c.n_layers
-        sample = [int(x) for x in sample] if c.static else [[int(x) for x in row] for row in sample]
-        one, k_w = 2**c.trace.f, self.rates[0]
-        layers, inputs = range(1, last + 1), [c.sizes[0] if not c.static else 1, *c.sizes[1:-1]]
-        for l in layers:
-            for name in ("membrane", "spike", "theta_trace", "alpha_trace"):
-                v[f"{name}.{l}"] = [0] * c.sizes[l]
-            v[f"weight_trace.{l - 1}"] = [0] * inputs[l - 1]
-            if learn and c.cadence == "sample" and self.gathered() == 0:
-                v[f"theta_grad.{l}"] = [0] * c.sizes[l]
-            if learn and c.lazy:
-                v[f"delta_sum.{l}"] = [0] * c.sizes[l]
-        v["count"] = [0] * c.classes
-        if learn and c.static:
-            v["input_grad"] = [0] * c.sizes[1]
-
-        for t in range(c.steps):
-            x = [256] if c.static else sample[t] if c.input == "frames" else [256 * s for s in sample[t]]
-            alpha = list(v["alpha"])
-            rise = 2 ** (c.trace.f - 8)
-            v["weight_trace.0"] = [
-                clip(alpha[0] * w // 2**c.alpha_frac + b * rise, c.trace) for w, b in zip(v["weight_trace.0"], x, strict=True)
-            ]
-            for l in layers:
-                a = alpha[l - 1]
-                if c.lazy and "w" in learn:
-                    for row, h in zip(v[f"grad.{l}"], v[f"delta_sum.{l}"], strict=True):
-                        for j, s in enumerate(x if l == 1 else v[f"spike.{l - 1}"]):
-                            row[j] = clip(row[j] - h, c.grad) if s else row[j]
-                for i in range(c.sizes[l]):
-                    if l > 1 or not c.static or t == 0:
-                        values = sample if l == 1 and c.static else x if l == 1 else [256 * s for s in v[f"spike.{l - 1}"]]
-                        total = sum(w * b for w, b in zip(v[f"weight.{l}"][i], values, strict=True))
-                        v[f"current.{l}"][i] = clip(rounded(total, c.w.f + 8 - c.u.f), c.u)
-                    theta, s = v[f"theta.{l}"][i], v[f"spike.{l}"][i]
-                    rest = clip(v[f"membrane.{l}"][i] - theta * s, c.u)
-                    u = v[f"membrane.{l}"][i] = clip(a * rest // 2**c.alpha_frac + v[f"current.{l}"][i], c.u)
-                    v[f"theta_trace.{l}"][i] = a * clip(v[f"theta_trace.{l}"][i] - s * one, c.trace) // 2**c.alpha_frac
-                    v[f"alpha_trace.{l}"][i] = clip(a * v[f"alpha_trace.{l}"][i] // 2**c.alpha_frac + rest, c.u)
-                    s = v[f"spike.{l}"][i] = int(u >= theta)
-                    if l < last:
-                        w = v[f"weight_trace.{l}"]
-                        w[i] = clip(alpha[l] * w[i] // 2**c.alpha_frac + s * one, c.trace)
-            v["count"] = [n + s for n, s in zip(v["count"], v[f"spike.{last}"], strict=True)]
-            if learn:
-                self.learn(label, learn)
-        frame, full = None, self.gathered() == c.batch - 1
-        if "w" in learn and c.static:
-            shift, f = c.delta.f + c.trace.f - c.grad.f, 2 ** (c.trace.f - 8)
-            frame = [[clip(rounded(d * p * f, shift), c.grad) for p in sample] for d in v["input_grad"]]
-            if c.batch > 1:
-                pairs = zip(v["grad.1"], frame, strict=True)
-                v["grad.1"] = [[clip(a + b, c.grad) for a, b in zip(*rows, strict=True)] for rows in pairs]
-        if learn and full and c.cadence == "sample":
-            for l in reversed(layers):
-                if "w" in learn and c.lazy:
-                    traces = v[f"weight_trace.{l - 1}"]
-                    last_products = [[rounded(k * w, c.trace.f) for w in traces] for k in self.last_sums[l]]
-                    total = [
-                        [clip(g + p, c.grad) if w else 0 for g, p, w in zip(*both, traces, strict=True)]
-                        for both in zip(v[f"grad.{l}"], last_products, strict=True)
-                    ]
-                    self.update_weights(l, total, k_w)
-                    v[f"grad.{l}"] = [[0 if w else g for g, w in zip(row, traces, strict=True)] for row in v[f"grad.{l}"]]
-                elif "w" in learn and (l > 1 or not c.static or c.batch > 1):
-                    self.update_weights(l, v[f"grad.{l}"], k_w)
-                    v[f"grad.{l}"] = [[0] * c.sizes[l - 1] for _ in range(c.sizes[l])]
-                self.update_neurons(l, learn, v[f"theta_grad.{l}"])
-        if frame is not None and c.batch == 1:
-            self.update_weights(1, frame, k_w)
-        if learn and c.batch > 1:
-            v["gathered"] = 0 if full else v["gathered"] + 1
-        rank = [(n, u, -i) for i, (n, u) in enumerate(zip(v["count"], v[f"membrane.{last}"], strict=True))]
-        v["class"] = -max(rank)[2]
+    def fill(self, name):
+        self.v[name] = dict.fromkeys(self.v[name], 0)
 
     def gathered(self):
         """Samples of this batch whose gradients are gathered."""
-        return self.v.get("gathered", 0)
+        return self.v["gathered"][()] if "gathered" in self.v else 0
+
+    def held(self, p):
+        return self.c.static and p.source == 0
+
+    def run(self, sample, label, learn):
+        c, v, last = self.c, self.v, self.c.n_layers
+        sample = np.asarray(sample).astype(int).reshape(*([] if c.static else [c.steps]), *self.shape[0]).tolist()
+        for l in c.layers:
+            for name in ("membrane", "spike", "theta_trace", "alpha_trace"):
+                self.fill(f"{name}.{l}")
+            for p in self.into[l]:
+                if p.shape:
+                    self.fill(p.trace)
+            if learn and c.cadence == "sample" and self.gathered() == 0:
+                self.fill(f"theta_grad.{l}")
+            if learn and c.lazy:
+                self.fill(f"delta_sum.{l}")
+        self.fill("count")
+        if learn and c.static:
+            self.fill("input_grad")
+
+        def item(array, place):
+            for k in place:
+                array = array[k]
+            return array
+
+        for t in range(c.steps):
+            scale = 256 if c.input == "events" else 1
+            shown = sample if c.static else sample[t]
+            x = {0: {place: scale * item(shown, place) for place in places(self.shape[0])}}
+            self.forward(t, x, learn)
+            v["count"] = {(i,): n + v[f"spike.{last}"][(i,)] for (i,), n in v["count"].items()}
+            if learn:
+                self.learn(label, learn)
+        self.finish(x[0], learn)
+        rank = [(v["count"][(i,)], v[f"membrane.{last}"][(i,)], -i) for i in range(c.classes)]
+        v["class"] = {(): -max(rank)[2]}
+
+    def forward(self, t, x, learn):
+        c, v, last, one = self.c, self.v, self.c.n_layers, 2**self.c.trace.f
+        for l in c.layers:
+            a = v["alpha"][(l - 1,)]
+            if c.lazy and "w" in learn:
+                for (i,), (j,), w in self.into[l][0].synapses:
+                    if x[l - 1][(j,)]:
+                        v[f"grad.{l}"][w] = clip(v[f"grad.{l}"][w] - v[f"delta_sum.{l}"][(i,)], c.grad)
+            if l > 1 or not c.static or t == 0:
+                total = dict.fromkeys(places(self.shape[l]), 0)
+                for p in self.into[l]:
+                    for neuron, unit, w in p.synapses:
+                        total[neuron] += x[p.source][unit] * (v[p.weight][w] if w else 2**c.w.f)
+                v[f"current.{l}"] = {i: clip(rounded(n, c.w.f + 8 - c.u.f), c.u) for i, n in total.items()}
+            for i in places(self.shape[l]):
+                theta, s = v[f"theta.{l}"][i[:1]], v[f"spike.{l}"][i]
+                rest = clip(v[f"membrane.{l}"][i] - theta * s, c.u)
+                u = v[f"membrane.{l}"][i] = clip(a * rest // 2**c.alpha_frac + v[f"current.{l}"][i], c.u)
+                v[f"theta_trace.{l}"][i] = a * clip(v[f"theta_trace.{l}"][i] - s * one, c.trace) // 2**c.alpha_frac
+                v[f"alpha_trace.{l}"][i] = clip(a * v[f"alpha_trace.{l}"][i] // 2**c.alpha_frac + rest, c.u)
+                v[f"spike.{l}"][i] = int(u >= theta)
+            if l < last:
+                x[l] = dict.fromkeys(places(c.populations[l].unit_shape), 0)
+                for neuron, unit in self.units(l):
+                    x[l][unit] += 256 * v[f"spike.{l}"][neuron] // c.populations[l].pool ** 2
+        for l in c.layers:
+            for p in self.into[l]:
+                if p.shape:
+                    seen = {(0,): 256} if self.held(p) else x[p.source]
+                    for j, w in v[p.trace].items():
+                        v[p.trace][j] = clip(v["alpha"][(l - 1,)] * w // 2**c.alpha_frac + seen[j] * 2 ** (c.trace.f - 8), c.trace)
+
+    def units(self, l):
+        """Pairs of a neuron and its unit; neurons left over at the border have none."""
+        k, units = self.c.populations[l].pool, set(places(self.c.populations[l].unit_shape))
+        pairs = [(i, i[:1] + tuple(n // k for n in i[1:])) for i in places(self.shape[l])]
+        return [(i, unit) for i, unit in pairs if unit in units]
 
     def learn(self, label, learn):
-        c, v, one = self.c, self.v, 2**self.c.trace.f
-        error, last, fired = [], c.n_layers, sum(v[f"spike.{c.n_layers}"])
+        c, v, one, last = self.c, self.v, 2**self.c.trace.f, self.c.n_layers
+        shift = c.delta.f + c.trace.f - c.grad.f
+        fired = sum(v[f"spike.{last}"].values())
+        above = {l: dict.fromkeys(places(c.populations[l].unit_shape), 0) for l in c.layers}
+        g_thetas = {}
         for l in range(last, 0, -1):
-            trace, n, m = v[f"weight_trace.{l - 1}"], c.sizes[l], c.sizes[l - 1]
-            delta, g_theta, grad, shift = [], [], [], c.delta.f + c.trace.f - c.grad.f
-            for i in range(n):
-                e = v["error_table"][fired][v[f"spike.{l}"][i]][int(i == label)] if l == last else error[i]
-                distance = abs(clip(v[f"membrane.{l}"][i] - v[f"theta.{l}"][i], c.u))
-                phi = v["surrogate"][min(distance // 2 ** (c.u.f - 5), 255)]
-                d = clip(rounded(e * phi, 12), c.delta)
-                delta.append(d)
-                g = clip(rounded(d * clip(v[f"theta_trace.{l}"][i] - one, c.trace), shift), c.grad) if "t" in learn else 0
-                g_theta.append(g)
-                if c.cadence == "sample":
-                    v[f"theta_grad.{l}"][i] = clip(v[f"theta_grad.{l}"][i] + g, c.grad)
-                if "l" in learn:
-                    v["alpha_grad"][l - 1] += clip(rounded(d * v[f"alpha_trace.{l}"][i], c.delta.f + c.u.f - c.grad.f), c.grad)
-                if l == 1 and c.static:
-                    v["input_grad"][i] = clip(v["input_grad"][i] + rounded(d * trace[0], c.trace.f), c.delta)
-                else:
-                    grad.append([clip(rounded(d * w, shift), c.grad) for w in trace])
+            error, delta = dict.fromkeys(places(self.shape[l]), 0), {}
+            for neuron, unit in self.units(l):
+                error[neuron] = clip(rounded(above[l][unit], c.w.f + 2 * (c.populations[l].pool.bit_length() - 1)), c.delta)
+            for i in places(self.shape[l]):
+                distance = clip(v[f"membrane.{l}"][i] - v[f"theta.{l}"][i[:1]], c.u)
+                y = int(i == (label,))
+                if l == last and c.output_error == "graded":
+                    delta[i] = v["graded_table"][(y, min(max(distance // 2 ** (c.u.f - 5) + 128, 0), 255))]
+                    continue
+                e = v["error_table"][(fired, v[f"spike.{l}"][i], y)] if l == last else error[i]
+                phi = v["surrogate"][(min(abs(distance) // 2 ** (c.u.f - 5), 255),)]
+                delta[i] = clip(rounded(e * phi, 12), c.delta)
             v[f"delta.{l}"] = delta
+            totals = dict.fromkeys(v[f"theta.{l}"], 0)
+            for i, d in delta.items():
+                totals[i[:1]] += d * clip(v[f"theta_trace.{l}"][i] - one, c.trace)
+                if "l" in learn:
+                    v["alpha_grad"][(l - 1,)] += clip(rounded(d * v[f"alpha_trace.{l}"][i], c.delta.f + c.u.f - c.grad.f), c.grad)
+                if l == 1 and c.static:
+                    v["input_grad"][i] = clip(v["input_grad"][i] + rounded(d * v["weight_trace.0"][(0,)], c.trace.f), c.delta)
+            sharing = next(k for k in range(20) if 2**k >= len(delta) // len(totals)) // 3
+            g_thetas[l] = {i: clip(rounded(n, shift + sharing), c.grad) if "t" in learn else 0 for i, n in totals.items()}
+            if c.cadence == "sample":
+                for i, g in g_thetas[l].items():
+                    v[f"theta_grad.{l}"][i] = clip(v[f"theta_grad.{l}"][i] + g, c.grad)
             if c.lazy:
-                inverse = 2 ** (2 * c.alpha_frac) // v["alpha"][l - 1]
-                sums = [clip(h + d * 2 ** (c.grad.f - c.delta.f), c.grad) for h, d in zip(v[f"delta_sum.{l}"], delta, strict=True)]
-                v[f"delta_sum.{l}"] = [clip(rounded(k * inverse, c.alpha_frac), c.grad) for k in sums]
+                inverse = 2 ** (2 * c.alpha_frac) // v["alpha"][(l - 1,)]
+                sums = {i: clip(v[f"delta_sum.{l}"][i] + d * 2 ** (c.grad.f - c.delta.f), c.grad) for i, d in delta.items()}
+                v[f"delta_sum.{l}"] = {i: clip(rounded(k * inverse, c.alpha_frac), c.grad) for i, k in sums.items()}
                 self.last_sums[l] = sums
-            error = [clip(rounded(sum(v[f"weight.{l}"][i][j] * delta[i] for i in range(n)), c.w.f), c.delta) for j in range(m)]
-            if "w" in learn and grad and not c.lazy:
-                if c.cadence == "step":
-                    self.update_weights(l, grad, self.rates[0])
-                else:
-                    total = v[f"grad.{l}"]
-                    v[f"grad.{l}"] = [
-                        [clip(a + b, c.grad) for a, b in zip(x, y, strict=True)] for x, y in zip(total, grad, strict=True)
-                    ]
-            if c.cadence == "step":
-                self.update_neurons(l, learn, g_theta)
+            for p in self.into[l]:
+                for neuron, unit, w in p.synapses if p.source else []:
+                    above[p.source][unit] += delta[neuron] * (v[p.weight][w] if w else 2**c.w.f)
+            for p in reversed(self.into[l]):
+                if p.shape and "w" in learn and not c.lazy and not self.held(p):
+                    self.gather(l, p, delta, v[p.trace])
+        if c.cadence == "step":
+            for l in range(last, 0, -1):
+                self.update_neurons(l, learn, g_thetas[l])
 
-    def update_weights(self, l, grad, rate):
+    def gather(self, l, p, delta, factor):
+        c, v, total = self.c, self.v, dict.fromkeys(places(p.shape), 0)
+        for neuron, unit, w in p.synapses:
+            total[w] += delta[neuron] * factor[unit]
+        grad = {w: clip(rounded(n, c.delta.f + c.trace.f - c.grad.f), c.grad) for w, n in total.items()}
+        if p.grad in v:
+            v[p.grad] = {w: clip(g + grad[w], c.grad) for w, g in v[p.grad].items()}
+        else:
+            self.update_weights(l, p, grad)
+
+    def finish(self, frame, learn):
+        c, v, last, full = self.c, self.v, self.c.n_layers, self.gathered() == self.c.batch - 1
+        first, centred = self.into[1][0], c.centred and last > 1
+        if c.static and centred and not first.shared:
+            mean = self.mean(sum(frame.values()), len(frame))
+            frame = {unit: x - mean for unit, x in frame.items()}
+        frame = {unit: x * 2 ** (c.trace.f - 8) for unit, x in frame.items()}
+        gathers = first.grad in v
+        if "w" in learn and c.static and gathers:
+            self.gather(1, first, v["input_grad"], frame)
+        if learn and full and c.cadence == "sample":
+            for l in range(last, 0, -1):
+                for p in reversed(self.into[l]):
+                    if "w" in learn and p.grad in v:
+                        self.apply(l, p, c.centred and l < last and not (self.held(p) and not p.shared))
+                self.update_neurons(l, learn, v[f"theta_grad.{l}"])
+        if "w" in learn and c.static and not gathers:
+            self.gather(1, first, v["input_grad"], frame)
+        if "w" in learn and c.decay:
+            v["aged"] = {(): (v["aged"][()] + 1) % 16}
+            for p in [p for l in range(last, 0, -1) for p in reversed(self.into[l]) if p.shape] if v["aged"][()] == 0 else []:
+                for w, old in v[p.weight].items():
+                    r = random_word(v["rng"][()], self.number[p.weight], *p.place(w)) % 2 ** self.rates[3]
+                    v[p.weight][w] = old - (old + r) // 2 ** self.rates[3]
+                v["rng"] = {(): xorshift(v["rng"][()])}
+        if learn and c.batch > 1:
+            v["gathered"] = {(): 0 if full else self.gathered() + 1}
+
+    def mean(self, total, n):
+        shift = next(k for k in range(20) if 2**k >= n) + 15
+        return rounded(total * ((2**shift + n // 2) // n), shift)
+
+    def rate(self, l):
+        return self.c.grad.f - self.c.w.f + min(self.rates[0] + (self.c.slower[l - 1] if self.c.slower else 0), 15)
+
+    def apply(self, l, p, centred):
         c, v = self.c, self.v
-        n = c.grad.f - c.w.f + rate
-        for i, row in enumerate(grad):
-            for j, g in enumerate(row):
-                step = (g + random_word(v["rng"], l, i, j) % 2**n) // 2**n if c.stochastic else rounded(g, n)
-                v[f"weight.{l}"][i][j] = clip(v[f"weight.{l}"][i][j] - step, c.w)
+        grad, left = dict(v[p.grad]), dict.fromkeys(v[p.grad], 0)
+        if c.lazy:
+            traces = v[p.trace]
+            left = {(i, j): 0 if traces[(j,)] else g for (i, j), g in grad.items()}
+            grad = {(i, j): clip(g + rounded(self.last_sums[l][(i,)] * traces[(j,)], c.trace.f), c.grad) if traces[(j,)] else 0
+                    for (i, j), g in grad.items()}  # fmt: skip
+        if centred:
+            for i in range(p.shape[0]):
+                row = [w for w in grad if w[0] == i]
+                mean = self.mean(sum(grad[w] for w in row), len(row))
+                grad |= {w: clip(grad[w] - mean, c.grad) for w in row}
+        if c.remainder:
+            left = {w: g - rounded(g, self.rate(l)) * 2 ** self.rate(l) for w, g in grad.items()}
+        self.update_weights(l, p, grad)
+        v[p.grad] = left
+
+    def update_weights(self, l, p, grad):
+        c, v, n = self.c, self.v, self.rate(l)
+        for w, g in grad.items():
+            r = random_word(v["rng"][()], self.number[p.weight], *p.place(w)) % 2**n if c.stochastic else 0
+            v[p.weight][w] = clip(v[p.weight][w] - ((g + r) // 2**n if c.stochastic else rounded(g, n)), c.w)
         if c.stochastic:
-            v["rng"] = xorshift(v["rng"])
+            v["rng"] = {(): xorshift(v["rng"][()])}
 
     def alpha_min(self):
         """Least leakage factor at which 16 is not less than its growth over the sample, and a trace of 1.0 does not vanish."""
@@ -200,9 +321,9 @@ class Plain:
         c, v = self.c, self.v
         if "t" in learn:
             n = c.grad.f - c.u.f + self.rates[1]
-            v[f"theta.{l}"] = [max(clip(a - rounded(g, n), c.u), c.theta_min) for a, g in zip(v[f"theta.{l}"], grad, strict=True)]
+            v[f"theta.{l}"] = {i: max(clip(a - rounded(grad[i], n), c.u), c.theta_min) for i, a in v[f"theta.{l}"].items()}
         if "l" in learn:
-            mean = next(k for k in range(20) if 2**k >= c.sizes[l])
-            step = rounded(v["alpha_grad"][l - 1], c.grad.f - c.alpha_frac + mean + self.rates[2])
-            v["alpha"][l - 1] = min(max(v["alpha"][l - 1] - step, self.alpha_min()), 2**c.alpha_frac)
-            v["alpha_grad"][l - 1] = 0
+            mean = next(k for k in range(20) if 2**k >= len(places(self.shape[l])))
+            step = rounded(v["alpha_grad"][(l - 1,)], c.grad.f - c.alpha_frac + mean + self.rates[2])
+            v["alpha"][(l - 1,)] = min(max(v["alpha"][(l - 1,)] - step, self.alpha_min()), 2**c.alpha_frac)
+            v["alpha_grad"][(l - 1,)] = 0

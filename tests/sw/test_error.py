@@ -75,8 +75,11 @@ def test_delta_rounds_and_saturates():
 
 
 def test_theta_gradient_subtracts_one_and_saturates_twice():
-    assert errors.theta_gradient(ints(ONE, ONE, -3, ONE), ints(0, -2048, -2048, -32768), C).tolist() == [-4096, -6144, 5, -32768]
-    assert errors.theta_gradient(ints(-32768, 32767), ints(-32768, -32768), C).tolist() == [32767, -32768]
+    def gradients(delta, trace):
+        return errors.theta_gradient(errors.theta_products(delta, trace, C), 0, C)
+
+    assert gradients(ints(ONE, ONE, -3, ONE), ints(0, -2048, -2048, -32768)).tolist() == [-4096, -6144, 5, -32768]
+    assert gradients(ints(-32768, 32767), ints(-32768, -32768)).tolist() == [32767, -32768]
 
 
 def test_alpha_gradient_rounds_and_saturates():

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
+from scenarios import FORMS_AND_NETS, SMALL, corners, random_config, random_sample, random_state, seldom, title
 
 from hw.network import Network
 from hw.notation import dense
@@ -20,22 +20,21 @@ def same(a: GoldenNetwork, b: GoldenNetwork) -> bool:
     return counted and x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(str(value) for value in form.values()))
-def test_equals_the_plain_one(form):
+@pytest.mark.parametrize(("form", "net"), FORMS_AND_NETS, ids=title)
+def test_equals_the_plain_one(form, net):
     random, hit = np.random.default_rng(11), Counter()
     for _ in range(90):
-        c = random_config(random, **form)
+        c = random_config(random, net, **form)
         grain = int(random.integers(1, 9))
         visits = [(grain, False), (1, True)]
         visits, state = [visits[(l + grain) % 2] for l in range(c.n_layers)], random_state(c, random)
         plain, fast = GoldenNetwork(c, visits=visits), FastNetwork(c, visits=visits)
-        rates = dict(
-            zip(("rate_w", "rate_theta", "rate_alpha"), random.integers(0, random.choice([3, 8, 16]), 3).tolist(), strict=True)
-        )
+        names = ("rate_w", "rate_theta", "rate_alpha", "rate_decay")
+        rates = dict(zip(names, random.integers(0, random.choice([3, 8, 16]), 4).tolist(), strict=True))
         for network in (plain, fast):
             network.load(state)
             vars(network).update(rates)
-        for _ in range(4):
+        for _ in range(17 if c.decay else 4):
             sample, label = random_sample(c, random), int(random.integers(c.classes))
             learn = "".join(letter for letter in "wtl" if random.random() < 0.7)
             want, got = plain.run(sample, label, learn), fast.run(sample, label, learn)
@@ -44,7 +43,7 @@ def test_equals_the_plain_one(form):
             hit += corners(c, plain.read())
             hit["stochastic updates"] += c.stochastic and "w" in learn
             hit["operations skipped"] += plain.sops_skipped > 0
-    assert not seldom(hit, form, "stochastic updates", "operations skipped")
+    assert not seldom(hit, form, net, "stochastic updates", "operations skipped")
 
 
 def test_step_by_step_is_the_same():

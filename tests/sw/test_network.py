@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from plain import Plain
-from scenarios import FORMS, SMALL, corners, random_config, random_sample, random_state, seldom
+from scenarios import FORMS_AND_NETS, SMALL, corners, random_config, random_sample, random_state, seldom, title
 
 from hw.network import Network
 from hw.numbers import Q
@@ -17,17 +17,17 @@ from sw.golden.recipe import Recipe
 from sw.golden.state import initial_state
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(str(value) for value in form.values()))
-def test_equals_the_contract_written_out(form):
+@pytest.mark.parametrize(("form", "net"), FORMS_AND_NETS, ids=title)
+def test_equals_the_contract_written_out(form, net):
     random, hit = np.random.default_rng(7), Counter()
-    for _ in range(90 if form["input"] == "frames" else 45):  # whose thresholds' traces seldom saturate
-        c = random_config(random, **form)
+    for _ in range(90):
+        c = random_config(random, net, **form)
         network, state = GoldenNetwork(c), random_state(c, random)
         network.load(state)
-        rates = [int(k) for k in random.integers(0, random.choice([3, 8, 16]), 3)]
-        network.rate_w, network.rate_theta, network.rate_alpha = rates
+        rates = [int(k) for k in random.integers(0, random.choice([3, 8, 16]), 4)]
+        network.rate_w, network.rate_theta, network.rate_alpha, network.rate_decay = rates
         plain = Plain(c, network.read(), rates)
-        for _ in range(3):
+        for _ in range(20 if c.decay else 3):
             sample, label = random_sample(c, random), int(random.integers(c.classes))
             learn = "".join(letter for letter in "wtl" if random.random() < 0.7)
             result = network.run(sample, label, learn)
@@ -39,7 +39,7 @@ def test_equals_the_contract_written_out(form):
             assert result.winner == got["class"] and np.array_equal(result.counts, got["count"])
             assert np.array_equal(result.membranes, got[f"membrane.{c.n_layers}"])
             hit += corners(c, got)
-    assert not seldom(hit, form)
+    assert not seldom(hit, form, net)
 
 
 @pytest.mark.parametrize("seed", range(5))

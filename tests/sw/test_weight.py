@@ -25,8 +25,8 @@ def matrix(config, n, m, seed=0, extreme=False):
 def test_current_rounds_the_exact_sum_once_and_saturates():
     weight = torch.tensor([[1, 0, 0], [1, 1, 0], [-1, 0, 0], [-1, -1, -1], [32767, 32767, 32767], [-32768, -32768, -32768]])
     x = torch.tensor([128, 128, 255])
-    assert lanes.current(weight, x, C).tolist() == [1, 1, 0, -2, 32767, -32768]
-    assert lanes.current(weight, torch.tensor([256, 0, 0]), C).tolist() == [1, 1, -1, -1, 32767, -32768]
+    assert lanes.current(torch.mv(weight, x), C).tolist() == [1, 1, 0, -2, 32767, -32768]
+    assert lanes.current(torch.mv(weight, torch.tensor([256, 0, 0])), C).tolist() == [1, 1, -1, -1, 32767, -32768]
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -36,23 +36,25 @@ def test_widest_sums_are_exact(sign):
     weight[0, 1:], weight[1, ::2] = 0, 1
     x = torch.full((4096,), 255)
     exact = [sum(a * 255 for a in row) for row in weight.tolist()]
-    assert lanes.current(weight, x, WIDEST).tolist() == [plain.clip(plain.rounded(v, 10), WIDEST.u) for v in exact]
+    assert lanes.current(torch.mv(weight, x), WIDEST).tolist() == [plain.clip(plain.rounded(v, 10), WIDEST.u) for v in exact]
     delta = torch.full((4096,), WIDEST.delta.low)
     exact = [sum(a * WIDEST.delta.low for a in row) for row in weight.tolist()]
     assert max(map(abs, exact)) > 1 << 45
-    assert lanes.backward(weight.T, delta, WIDEST).tolist() == [plain.clip(plain.rounded(v, 17), WIDEST.delta) for v in exact]
+    got = lanes.error(torch.mv(weight, delta), 0, WIDEST)
+    assert got.tolist() == [plain.clip(plain.rounded(v, 17), WIDEST.delta) for v in exact]
 
 
 def test_backward_is_the_transposed_sum():
     weight, delta = matrix(C, 7, 5, extreme=True), torch.tensor([5000, -32768, 0, 1, -1, 77, 32767])
     exact = [sum(weight[i, j].item() * delta[i].item() for i in range(7)) for j in range(5)]
-    got = lanes.backward(weight, delta, C).tolist()
+    got = lanes.error(torch.mv(weight.T, delta), 0, C).tolist()
     assert got == [plain.clip(plain.rounded(v, 12), C.delta) for v in exact]
     assert C.delta.low in got or C.delta.high in got
 
 
 def test_gradient_rounds_and_saturates_each_product():
-    grad = lanes.gradient(torch.tensor([-32768, -1, 0, 1, 32767]), torch.tensor([0, 2047, 2048, 2049, 32767]), C)
+    delta, trace = torch.tensor([-32768, -1, 0, 1, 32767]), torch.tensor([0, 2047, 2048, 2049, 32767])
+    grad = lanes.gradient(torch.outer(delta, trace), C)
     assert grad.tolist() == [
         [0, -16376, -16384, -16392, -32768],
         [0, 0, 0, -1, -8],
@@ -64,7 +66,8 @@ def test_gradient_rounds_and_saturates_each_product():
 
 def test_static_gradient_takes_a_byte_as_a_fraction_of_256():
     d, x = torch.tensor([-4096, 4096, 3]), torch.tensor([0, 1, 128, 255])
-    assert lanes.static_gradient(d, x, C).tolist() == [[0, -16, -2048, -4080], [0, 16, 2048, 4080], [0, 0, 2, 3]]
+    grad = lanes.gradient(torch.outer(d, lanes.frame_factor(x, C)), C)
+    assert grad.tolist() == [[0, -16, -2048, -4080], [0, 16, 2048, 4080], [0, 0, 2, 3]]
 
 
 def test_descend_rounds_and_saturates():
@@ -97,8 +100,8 @@ def test_random_words_belong_to_places(sizes):
     c = Network(net=dense(sizes), stochastic=True)
     for r in (1, 0xFFFF_FFFF, 0x1234_5678):
         for l in c.layers:
-            got = Dither(c, l)(r)
-            assert got.tolist() == [[plain.random_word(r, l, i, j) for j in range(sizes[l - 1])] for i in range(sizes[l])]
+            got = Dither(c.synapses[l - 1])(r)
+            assert got.tolist() == [[plain.random_word(r, l - 1, i, j) for j in range(sizes[l - 1])] for i in range(sizes[l])]
 
 
 def test_the_key_of_a_tile_has_room_for_the_largest_layers():
@@ -109,7 +112,7 @@ def test_the_key_of_a_tile_has_room_for_the_largest_layers():
     for l in (1, 2, 3, 16):
         key = tile_key(l - 1, i >> 3, j >> 3)
         words = mix(key ^ r) ^ flips(i & 7, of_input=False) ^ flips(j & 7, of_input=True)
-        assert words.tolist() == [plain.random_word(r, l, *place) for place in zip(i.tolist(), j.tolist(), strict=True)]
+        assert words.tolist() == [plain.random_word(r, l - 1, *place) for place in zip(i.tolist(), j.tolist(), strict=True)]
         keys.update(key.tolist())
         tiles.update((l, *tile) for tile in zip((i >> 3).tolist(), (j >> 3).tolist(), strict=True))
     assert len(keys) == len(tiles) and max(keys) < 1 << 32
@@ -117,7 +120,7 @@ def test_the_key_of_a_tile_has_room_for_the_largest_layers():
 
 def test_random_words_are_spread():
     """In a tile every bit is set in half of the words, 32 that differ; tiles differ, neighbours in half of the bits."""
-    words = Dither(Network(net="256-64-10", stochastic=True), 1)(0xDEAD_BEEF)
+    words = Dither(Network(net="256-64-10", stochastic=True).synapses[0])(0xDEAD_BEEF)
     bits = (words[..., None] >> torch.arange(32)) & 1
     tile = bits.view(8, 8, 32, 8, 32).transpose(1, 2).reshape(-1, 64, 32)
     assert (tile.sum(1) == 32).all()

@@ -21,11 +21,15 @@ def delta(error: Tensor, phi: Tensor, config: Network) -> Tensor:
     return saturate(round_shift(error * phi, PHI_FRAC), config.delta)
 
 
-def theta_gradient(delta: Tensor, theta_trace: Tensor, config: Network) -> Tensor:
-    """delta * (theta trace - 1), format `grad`."""
-    return saturate(
-        round_shift(saturate(theta_trace - config.trace.one, config.trace).mul_(delta), config.weight_grad_shift), config.grad
-    )
+def theta_products(delta: Tensor, theta_trace: Tensor, config: Network) -> Tensor:
+    """delta * (theta trace - 1), of which a threshold's gradient sums those of its neurons."""
+    return saturate(theta_trace - config.trace.one, config.trace).mul_(delta)
+
+
+def theta_gradient(total: Tensor, shift: Tensor | int, config: Network) -> Tensor:
+    """Gradients of thresholds, format `grad`, from the sums of `theta_products`; `shift`: bits more, of shared thresholds."""
+    n = shift + config.weight_grad_shift
+    return saturate((total + (1 << n >> 1)) >> n, config.grad)
 
 
 def alpha_gradient(delta: Tensor, alpha_trace: Tensor, config: Network) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hw.network import Network
+from hw.network import Synapses
 
 WORD = 0xFFFF_FFFF
 HALF = 0xFFFF
@@ -37,10 +37,10 @@ def mix(a: Tensor) -> Tensor:
     return x << 16 | y
 
 
-def tile_key(layer: int, neurons: Tensor, inputs: Tensor) -> Tensor:
-    """Where R meets a tile: its layer (from 0), and its place among the layer's neurons and inputs (13 bits each)."""
+def tile_key(number: int, neurons: Tensor, inputs: Tensor) -> Tensor:
+    """Where R meets a tile: the number of its projection, and its place among the layer's neurons and inputs (13 bits each)."""
     upper = neurons & 0xFF | (inputs & 0xFF) << 8
-    return upper << 16 | neurons >> 8 | inputs >> 8 << 5 | layer << 10
+    return upper << 16 | neurons >> 8 | inputs >> 8 << 5 | number << 10
 
 
 def flips(low: Tensor, *, of_input: bool) -> Tensor:
@@ -52,12 +52,12 @@ def flips(low: Tensor, *, of_input: bool) -> Tensor:
 
 
 class Dither:
-    """Random words for the weights of one layer."""
+    """Random words for the weights (N, M) of one projection."""
 
-    def __init__(self, config: Network, layer: int) -> None:
-        i, j = torch.arange(config.sizes[layer])[:, None], torch.arange(config.sizes[layer - 1])[None, :]
+    def __init__(self, synapses: Synapses) -> None:
+        i, j = torch.arange(synapses.weight_shape[0])[:, None], torch.arange(synapses.fan_in)[None, :]
         low = (1 << TILE_BITS) - 1
-        self._key = tile_key(layer - 1, i >> TILE_BITS, j >> TILE_BITS)
+        self._key = tile_key(synapses.number, i >> TILE_BITS, j >> TILE_BITS)
         self._flips = flips(i & low, of_input=False) ^ flips(j & low, of_input=True)
 
     def __call__(self, r: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""What synapses do: sum forward, carry errors backward, collect gradients, and learn.
+"""From the exact sums over synapses to currents, errors and gradients, and from these to new weights.
 
-A weight matrix is (N, M): N neurons, M inputs. Sums over synapses are exact (int64), so their order is free.
+A weight matrix is (N, M): N neurons or filters, M inputs. Sums over synapses are exact (int64), so their order is free.
 """
 
 from __future__ import annotations
@@ -9,28 +9,39 @@ import torch
 from torch import Tensor
 
 from hw.network import Network
-from hw.numbers import PIXEL_FRAC
+from hw.numbers import PIXEL_FRAC, mean_factor
 from sw.golden.fixed import dither_shift, round_shift, saturate
 
 
-def current(weight: Tensor, x: Tensor, config: Network) -> Tensor:
-    """Currents (N,), format `u`, from inputs `x` (M,): a pixel byte, or 256 for a spike."""
-    return saturate(round_shift(torch.mv(weight, x), config.current_shift), config.u)
+def current(total: Tensor, config: Network) -> Tensor:
+    """Currents (N,), format `u`, from the sums of weights times inputs; an input is a pixel byte, or 256 for a spike."""
+    return saturate(round_shift(total, config.current_shift), config.u)
 
 
-def backward(weight: Tensor, delta: Tensor, config: Network) -> Tensor:
-    """Errors (M,) of the layer below, format `delta`, from `delta` (N,) of this layer."""
-    return saturate(round_shift(torch.mv(weight.T, delta), config.w.f), config.delta)
+def error(total: Tensor, shift: int, config: Network) -> Tensor:
+    """Errors (M,), format `delta`, from the sums of weights times deltas above; `shift`: bits more than `w.f`, of pooled units."""
+    return saturate(round_shift(total, config.w.f + shift), config.delta)
 
 
-def gradient(delta: Tensor, trace: Tensor, config: Network) -> Tensor:
-    """Weight gradients (N, M), format `grad`, from `delta` (N,) and the weight traces (M,) of the inputs."""
-    return saturate(round_shift(torch.outer(delta, trace), config.weight_grad_shift), config.grad)
+def gradient(total: Tensor, config: Network) -> Tensor:
+    """Weight gradients (N, M), format `grad`, from the sums over places of deltas times weight traces."""
+    return saturate(round_shift(total, config.weight_grad_shift), config.grad)
 
 
-def static_gradient(input_grad: Tensor, pixels: Tensor, config: Network) -> Tensor:
-    """Weight gradients (N, M), format `grad`, of a static first layer from D (N,) and the frame (M,)."""
-    return gradient(input_grad, pixels << (config.trace.f - PIXEL_FRAC), config)
+def frame_factor(pixels: Tensor, config: Network, *, centred: bool = False) -> Tensor:
+    """What a frame (M,) is in the gradient of dense or shared weights behind it, format `trace`; `centred`: less its mean."""
+    return (pixels - mean(pixels, -1) if centred else pixels) << (config.trace.f - PIXEL_FRAC)
+
+
+def mean(values: Tensor, axis: int) -> Tensor:
+    """Means along an axis, rounded to nearest, by a factor instead of a division (docs/numerics.md)."""
+    factor, shift = mean_factor(values.shape[axis])
+    return round_shift(values.sum(axis) * factor, shift)
+
+
+def centre(grad: Tensor, config: Network) -> Tensor:
+    """Gradients (N, M) less the mean of their neuron or filter, format `grad`."""
+    return saturate(grad - mean(grad, 1)[:, None], config.grad)
 
 
 def lazy_gradient(grad: Tensor, delta_sum: Tensor, trace: Tensor, config: Network) -> Tensor:
@@ -46,3 +57,14 @@ def descend(weight: Tensor, grad: Tensor, rate: int, config: Network, random: Te
     n = config.weight_shift(rate)
     step = round_shift(grad, n) if random is None else dither_shift(grad, n, random)
     return saturate(weight - step, config.w)
+
+
+def left_over(grad: Tensor, rate: int, config: Network) -> Tensor:
+    """What an update with gradients `grad` (N, M), rounded to nearest, leaves of them."""
+    n = config.weight_shift(rate)
+    return grad - (round_shift(grad, n) << n)
+
+
+def decay(weight: Tensor, rate: int, random: Tensor) -> Tensor:
+    """Weights (N, M) less 2**-rate of themselves, rounded by the bits `random` (N, M)."""
+    return weight - dither_shift(weight, rate, random)
