@@ -11,8 +11,8 @@ import numpy as np
 
 from hw.network import Network
 from hw.numbers import LAYERS_MAX, PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC, PIXEL_FRAC
-from sw import checks
-from sw.compiler import shared_library
+from sw.common import checks
+from sw.common.compiler import shared_library
 from sw.golden.network import GoldenNetwork
 from sw.golden.spike.readout import winner
 

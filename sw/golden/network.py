@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hw.network import Network
 from hw.numbers import PIXEL_FRAC
-from sw import checks
+from sw.common import checks
 from sw.golden.error import delta as errors
 from sw.golden.error import descent
 from sw.golden.error.output import output_error, surrogate_table

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from hw.network import Network
+from sw.files.image import Image
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
-from sw.image import Image
 from sw.stop.network import populations
 from sw.stop.synapse import Linear, Synapse
 
