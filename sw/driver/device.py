@@ -259,9 +259,11 @@ class Device:
             if name not in RATES:
                 raise ValueError(f"{name}: no such rate; legal is one of {', '.join(RATES)}")
             checks.check_rate(name, rate)
+        batch = Batch(self._info.link)
         for name, rate in rates.items():
-            self._set(name, rate)
-            self.rates[name] = int(rate)
+            batch.write(REGISTERS[name].address, rate, 1)
+        self._collect(batch)
+        self.rates |= {name: int(rate) for name, rate in rates.items()}
 
     def _show(self, samples: Iterable[ArrayLike], labels: Sequence[int] | np.ndarray | None, learn: str,
               ask: Callable[[Batch], None], quiet: bool) -> np.ndarray:  # fmt: skip
@@ -449,7 +451,7 @@ class Device:
             elif region.parity and not region.name.endswith("program"):
                 there = np.concatenate([region.address(0, lane) + np.arange(region.depth) for lane in range(region.lanes)])
                 for address, count in bursts(np.setdiff1d(there, self._layout.addresses)):
-                    batch.write(address, np.zeros(count, np.int64), region.width)
+                    batch.write_words(address, np.zeros(count, np.int64), region.width)
         self._collect(batch)
 
     def _raw_counters(self) -> dict[str, int]:

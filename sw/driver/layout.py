@@ -58,7 +58,7 @@ class Layout:
         """Writes the words of which some bits are given."""
         (position,), start = np.nonzero(given), 0
         for address, count in bursts(self.addresses[position]) if len(position) else ():
-            batch.write(address, words[position[start : start + count]], word_bytes(self.plan.machine, address))
+            batch.write_words(address, words[position[start : start + count]], word_bytes(self.plan.machine, address))
             start += count
 
     def decode(self, words: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,7 +74,7 @@ def word_bytes(machine: Machine, address: int) -> int:
 def write_configuration(batch: Batch, plan: Plan) -> None:
     """Writes the programs of a network, and what else makes a device run the network."""
     for address, words in configuration(plan):
-        batch.write(address, words, word_bytes(plan.machine, address))
+        batch.write_words(address, words, word_bytes(plan.machine, address))
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ from boards import BOARDS
 from hw.design import Design
 from hw.host.protocol import Link
 from hw.network import Network
-from sw import bringup, data, train_device
+from sw import bringup, data, switch, train_device
 from sw.bringup import main
 from sw.data.images import Images
 from sw.driver.device import Device
@@ -103,3 +103,18 @@ def test_a_network_is_chosen_on_the_command_line(tmp_path, capsys, few_digits):
         given = [option, str(value)]
         assert train_device.main(["--port", "golden", "--samples", "3", *given]) == 0
         assert f"digits on golden: {says}" in capsys.readouterr().out
+
+
+def test_the_time_of_a_change(capsys):
+    assert switch.main(["--board", "ulx3s-12f", "--net", "64-32-10", "--net", "40-24-9"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "ulx3s-12f at golden, times in seconds; line: 10 bits a byte at 3,000,000 baud"
+    assert [line.split()[:2] for line in said[3:]] == [[net, how] for how in ("fresh", "with") for net in ("64-32-10", "40-24-9")]
+    for wrong, says in ((["--board", "icebreaker", "--net", "784-64-10"], "in icebreaker 784-64-10 is wired in"),
+                        (["--board", "ulx3s-12f", "--net", "64-99-10"], "population: 64-99-10 needs 99, the machine has 32"),
+                        (["--board", "ulx3s-12f", "--net", "64-32-10"], "networks: one after itself is not legal")):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            switch.main(wrong)
+        assert stop.value.code == 2 and says in capsys.readouterr().err
+    given = ["--board", "ulx3s-12f", "--net", "64-32-10", "--net", "40-24-9", "--port", "/dev/nonesuch"]
+    assert switch.main(given) == 1 and "cannot be opened" in capsys.readouterr().err

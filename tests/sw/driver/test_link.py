@@ -157,7 +157,7 @@ def test_a_bad_line_changes_nothing_but_the_time(config):
     state, network = start(config, 2), GoldenNetwork(config)
     network.load(state)
     want = [network.run(x, int(y), "wtl").winner for x, y in zip(samples, labels, strict=True)]
-    line = BadLine(golden(config), 3, 0.0015)
+    line = BadLine(golden(config), 2, 0.0015)
     with Device.open(line) as device:
         device.load(state)
         device.set_rates(rate_w=8, rate_theta=8, rate_alpha=8)
