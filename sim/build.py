@@ -23,7 +23,7 @@ from amaranth.lib import stream, wiring
 from cocotb_tools import config as cocotb_config
 
 from hw.numbers import ceil_div
-from sw.compiler import cached, cxx
+from sw.common.compiler import cached, cxx
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / "build" / "sim"

@@ -31,9 +31,10 @@ from sim.build import OPT, WAVES
 from sim.device import ENGINES
 from sim.simulator import SimulationError
 from sim.twin import Mismatch, Twin
-from sw import checks, data
+from sw import data
+from sw.common import checks
+from sw.files.image import Image
 from sw.golden.recipe import RECIPES, Recipe
-from sw.image import Image
 
 BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
 """Options of progress bars; a log file gets a line now and then."""

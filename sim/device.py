@@ -31,9 +31,9 @@ from hw.plan import compile
 from sim.build import build, build_library
 from sim.fast import FastSimulator
 from sim.simulator import Hang, SimulationError, Simulator
-from sw import checks
-from sw.checks import RATES
-from sw.layout import bursts, layout
+from sw.common import checks
+from sw.common.checks import RATES
+from sw.driver.layout import bursts, layout
 
 ENGINES = {
     "cocotb": "cocotb and VPI, a callback for each run of words, what the checks run on",

@@ -14,7 +14,7 @@ from hw.host.stored import Stored
 from hw.machine import Machine
 from hw.top import LIGHTS, Device, SerialDevice
 from sim.build import WAIVERS, _cached, _run, _verilator, _versions, _yosys
-from sw.compiler import cxx
+from sw.common.compiler import cxx
 
 SOURCE = Path(__file__).with_name("device.cpp")
 RUNTIME = ("verilated", "verilated_threads")

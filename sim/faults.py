@@ -59,7 +59,7 @@ def failed_rows() -> list[str]:
     """The rows that fail on the device as it is in this tree."""
     from sim.endpoint import Model
     from sim.transport import Simulated
-    from sw.bringup import bring_up
+    from sw.driver.bringup import bring_up
 
     return [outcome.check for outcome in bring_up(Simulated(Model(DESIGN.machine, LINK)), DESIGN, LINK) if outcome.passed is False]
 

@@ -26,8 +26,8 @@ from hw.memory_map import REGISTERS, regions, state_fields
 from hw.network import Network
 from hw.plan import Plan
 from sim.endpoint import Model as Gateware
-from sw.checks import legal_state
-from sw.layout import layout
+from sw.common.checks import legal_state
+from sw.driver.layout import layout
 from sw.transport.frames import parse_reply, request
 from sw.transport.golden import Model as Golden
 

@@ -39,13 +39,14 @@ from hw.network import Network
 from hw.numbers import PIXEL_FRAC
 from hw.options import output, whole
 from sim.twin import Twin
-from sw import data, export
-from sw.deploy import Samples, deploy
+from sw import data
+from sw.files.image import Image
+from sw.golden.learn import accuracy
 from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
-from sw.image import Image
-from sw.learn import accuracy
-from sw.nirgraph import Reading
+from sw.nir import export
+from sw.nir.deploy import Samples, deploy
+from sw.nir.graph import Reading
 
 SIZES = (64, 32, 10)
 BETA = 0.9

@@ -13,8 +13,8 @@ from hw.network import CADENCES, INPUTS, Network
 from hw.notation import dense
 from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
 from sim.twin import Twin
-from sw import checks
-from sw.checks import RATES
+from sw.common import checks
+from sw.common.checks import RATES
 
 Rng = np.random.Generator
 T = TypeVar("T")

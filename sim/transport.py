@@ -1,4 +1,4 @@
-"""The line to the Verilated gateware in this process: port `sim` of sw.device."""
+"""The line to the Verilated gateware in this process: port `sim` of sw.driver.device."""
 
 from __future__ import annotations
 

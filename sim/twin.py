@@ -14,7 +14,7 @@ from hw.machine import Machine
 from hw.memory_map import COUNTER_BITS
 from hw.network import Network, state_arrays
 from sim.device import COUNTERS, Observation, Result, SimDevice
-from sw.checks import RATES
+from sw.common.checks import RATES
 from sw.golden.fast import FastNetwork
 from sw.golden.network import GoldenNetwork
 

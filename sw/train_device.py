@@ -12,13 +12,14 @@ from hw.machine import Machine
 from hw.network import Network
 from hw.notation import dense
 from hw.options import net
-from sw import checks, data
-from sw.checkpoint import Checkpoint, read
-from sw.device import Device
-from sw.flash import board_with_flash
+from sw import data
+from sw.common import checks
+from sw.driver.device import Device
+from sw.files.checkpoint import Checkpoint, read
+from sw.files.image import Image
 from sw.golden.recipe import RECIPES
-from sw.image import Image
 from sw.transport.base import DeviceError
+from sw.transport.loader import board_with_flash
 from sw.transport.process import WORLDS
 
 PART = 256  # samples between two looks at the learning rates

@@ -26,7 +26,7 @@ TEXT = """# The link
 
 How a PC and a device talk: over a serial line (8 data bits, no parity, 1 stop bit; no other wire), \
 or whatever else carries bytes. The
-driver is `sw.device.Device`. All numbers are sent least byte first.
+driver is `sw.driver.device.Device`. All numbers are sent least byte first.
 
 ## Frames
 
@@ -97,7 +97,7 @@ operation 0, a table may hold anything.
 
 A device with an SPI flash starts with the network that is stored there; \
 a host's bytes wait until it has (on a serial line they are lost, and
-a driver sends them again). `sw.device.Device.store` writes the image, through openFPGALoader on a board, \
+a driver sends them again). `sw.driver.device.Device.store` writes the image, through openFPGALoader on a board, \
 to the place that boards/__init__.py
 names for it. The image:
 
@@ -126,7 +126,7 @@ Here those of the smallest machine with {lanes} lanes that holds {title}, input 
 others have other depths, and those with
 a network wired in no programs; behind them those that machines for events and lazy learning have besides. \
 Writing an array of the learning state in part needs its
-word's other bits: `sw.device` reads them first. Values of more than one byte are two's complement where signed.
+word's other bits: `sw.driver.device` reads them first. Values of more than one byte are two's complement where signed.
 
 {memories}
 """

@@ -1,4 +1,4 @@
-"""A network stored in an SPI flash, for a device on its own: gateware (hw/host/boot.py) and driver (sw/flash.py) derive from here.
+"""A network stored in an SPI flash, for a device on its own: what gateware (hw/host/boot.py) and driver (sw/driver/flash.py) share.
 
 Nothing here imports Amaranth or PyTorch.
 """

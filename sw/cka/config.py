@@ -28,7 +28,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from sw.cka.features import TIMES
 from sw.cka.measures import KERNELS, splits
 from sw.cka.models import Definition
-from sw.train import Options
+from sw.training.train import Options
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from sw.cka.features import Hooks, in_time
 from sw.cka.measures import CKA, splits
-from sw.nets import Spec, build
 from sw.stop import unroll
-from sw.study import peak_of
+from sw.training.cost import peak_of
+from sw.training.nets import Spec, build
 
 LAYERS, WIDTH, STEPS, BATCH = 20, 128, 4, 250
 SAMPLES, LARGE = 2000, 10000

@@ -27,11 +27,11 @@ from hw.notation import dense
 from sw import data as datasets
 from sw.cka.features import Hooks, golden_features, golden_layers, layer_names
 from sw.golden.fast import FastNetwork
+from sw.golden.learn import learn
 from sw.golden.recipe import RECIPES, Recipe
-from sw.learn import learn
 from sw.stop import Readout, populations, reset, unroll
 from sw.stop.integer import integer_image
-from sw.train import Data, Options, Run, generator, train
+from sw.training.train import Data, Options, Run, generator, train
 
 HERE = Path(__file__).resolve().parent
 SW = HERE.parent

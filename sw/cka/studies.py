@@ -710,7 +710,7 @@ class Energy(Study):
         super().check(plan)
         for d in self.definitions(plan):
             if d.factory or d.layers:
-                raise ValueError(f"models: {d.name} is not legal; legal are models of sw.nets with all their layers")
+                raise ValueError(f"models: {d.name} is not legal; legal are models of sw.training.nets with all their layers")
 
     def run(self, lab: Lab) -> Outcome:
         text = (

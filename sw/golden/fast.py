@@ -23,8 +23,8 @@ from hw.numbers import (
     ceil_log2,
     mean_factor,
 )
-from sw import checks
-from sw.compiler import shared_library
+from sw.common import checks
+from sw.common.compiler import shared_library
 from sw.golden.network import GoldenNetwork, Input
 from sw.golden.spike.readout import winner
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hw.network import Network, Synapses
 from hw.numbers import DECAY_SAMPLES, GRADED_ENTRIES, PIXEL_FRAC, RATE_MAX
-from sw import checks
+from sw.common import checks
 from sw.golden.error import delta as errors
 from sw.golden.error import descent
 from sw.golden.error.output import graded_error, output_error, surrogate_table

@@ -7,9 +7,9 @@ from torch import nn
 
 from hw.network import Network
 from hw.notation import dense
+from sw.files.image import Image
 from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
-from sw.image import Image
 from sw.stop.network import populations
 from sw.stop.synapse import Linear, Synapse
 

@@ -1,7 +1,7 @@
 """STOP in floating point: Gao et al., arXiv 2411.11082, fully connected layers, explicit traces, no autograd.
 
 The gradients equal those that autograd finds in the same forward pass if the reset spike is detached and a spike of layer l at
-step t influences layer l+1 only at step t (`tests/sw/test_stop.py`).
+step t influences layer l+1 only at step t (`tests/sw/golden/test_stop.py`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from hw.host.protocol import FRAME_BYTES, HEADER_BYTES, Link, Op
 from hw.memory_map import MAX_BURST
+from hw.numbers import ceil_div
 
 _HEADER = struct.Struct("<BHBI")
 
@@ -40,6 +41,13 @@ class Batch:
             self._payload += _HEADER.pack(Op.WRITE, count, width, address)
             self._payload += data[: count * width]
             data, address = data[count * width :], address + count
+
+    def write_words(self, address: int, words: ArrayLike, most: int) -> None:
+        """Writes words that are not negative, of `most` bytes at most, to an address and the rows behind it.
+
+        An element has as many bytes as the largest word needs: the device fills the others with 0.
+        """
+        self.write(address, words, min(most, max(1, ceil_div(int(np.max(words)).bit_length(), 8))))
 
     def read(self, address: int, count: int, width: int, op: Op = Op.READ) -> None:
         """Asks for `count` elements of `width` bytes."""

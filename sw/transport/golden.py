@@ -20,7 +20,7 @@ from hw.memory_map import COUNTER_BITS, IDENTITY, LANE_BITS, MAX_BURST, REGISTER
 from hw.network import Network
 from hw.numbers import PIXEL_FRAC, bits_for
 from hw.plan import compile
-from sw.checks import RATES, SWITCHES
+from sw.common.checks import RATES, SWITCHES
 from sw.golden.network import GoldenNetwork
 from sw.transport.frames import parse_request, reply
 from sw.transport.process import InProcess

@@ -49,12 +49,12 @@ class SerialPort(Transport):
             raise DeviceError(f"baud: {self.name} does not do {baud} ({e})") from None
 
     def store(self, image: bytes, board: str | None) -> None:
-        from sw import flash  # which knows the boards
+        from sw.transport import loader  # which knows the boards
 
-        known = flash.board_with_flash(board)
+        known = loader.board_with_flash(board)
         self._port.close()  # the flash may be behind the same bridge
         try:
-            flash.write(known, image)
+            loader.write(known, image)
         finally:
             self._open()
 

@@ -13,13 +13,13 @@ from hw.network import Network
 from hw.plan import compile
 from sim.endpoint import Model
 from sim.transport import Simulated
-from sw.device import Device
-from sw.flash import image
+from sw.driver.device import Device
+from sw.driver.flash import image
 from sw.transport.base import DeviceError
 from sw.transport.frames import parse_reply, request
-from sw.transport.pty import PseudoTerminal
+from sw.transport.terminal import PseudoTerminal
 from tests.sim.test_endpoint import Kept
-from tests.sw.test_link import CONFIG, LINK, MACHINE, digits, golden, same, start
+from tests.sw.driver.test_link import CONFIG, LINK, MACHINE, digits, golden, same, start
 
 PLAN = compile(CONFIG, MACHINE)
 RATES = {"rate_w": 6, "rate_theta": 8, "rate_alpha": 7}
@@ -215,7 +215,7 @@ def test_a_board_behind_a_serial_port(model, trained, monkeypatch):
         written.append(stored)
 
     boots(model, b"")
-    monkeypatch.setattr("sw.flash.write", write)
+    monkeypatch.setattr("sw.transport.loader.write", write)
     with PseudoTerminal(Line(model)) as port, Device.open(port, network=CONFIG) as device:
         device.load(state)
         device.set_rates(**RATES)

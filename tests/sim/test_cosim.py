@@ -9,12 +9,13 @@ import sim.twin
 from hw.memory_map import PHASES
 from hw.network import Network
 from sim import cosim
-from sw import data, nirgraph
-from sw.deploy import deploy
+from sw import data
+from sw.files.image import Image
 from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
-from sw.image import Image
-from sw.nirgraph import Layer
+from sw.nir import graph as nirgraph
+from sw.nir.deploy import deploy
+from sw.nir.graph import Layer
 
 OPTIONS = ["--net", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
 NETWORK = Network(net="64-6-10", steps=4)

@@ -13,8 +13,8 @@ from hw.plan import DoesNotFit, compile
 from sim.device import ENGINES, SimDevice
 from sim.scenarios import random_sample, random_state
 from sim.simulator import SimulationError
+from sw.driver.layout import bursts
 from sw.golden.network import GoldenNetwork
-from sw.layout import bursts
 
 CONFIG = Network(net="6-5-3", steps=3)
 OTHER = Network(net="4-3", steps=2, cadence="step")

@@ -15,12 +15,12 @@ from hw.network import Network
 from sim.endpoint import Model
 from sim.fuzz import KINDS, LINK, Difference, Fuzz
 from sim.transport import Simulated
-from sw.device import Device
+from sw.driver.device import Device
 from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
 from sw.transport.frames import parse_reply, request
 from sw.transport.process import InProcess
-from tests.sw.test_link import CONFIG, MACHINE, digits, golden, pull_the_cable, same, start
+from tests.sw.driver.test_link import CONFIG, MACHINE, digits, golden, pull_the_cable, same, start
 
 
 class Kept(Simulated):

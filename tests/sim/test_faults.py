@@ -5,7 +5,7 @@ import pytest
 from sim.faults import FAULTS, judge, main
 from sim.fuzz import DESIGN
 from sim.mutants import ROOT
-from sw.bringup import ADVICE
+from sw.driver.bringup import ADVICE
 
 
 def test_every_fault_has_its_place_and_its_row():

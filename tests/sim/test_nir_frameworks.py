@@ -16,9 +16,11 @@ import sim.device
 from hw.network import Network
 from sim import nir_study
 from sim.nir_study import NORSE_DT, compare, impossible, refusal, reset_once, run_norse, run_snntorch, samples, tensor
-from sw import data, deploy, export, nirgraph
+from sw import data
 from sw.golden.network import GoldenNetwork
-from sw.nirgraph import Reading
+from sw.nir import deploy, export
+from sw.nir import graph as nirgraph
+from sw.nir.graph import Reading
 
 SOFT = Reading(reset="subtract")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(snntorch|nirtorch|norse|torch).*")

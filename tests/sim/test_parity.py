@@ -14,9 +14,9 @@ from sim.endpoint import Model
 from sim.scenarios import exercise
 from sim.transport import Simulated
 from sim.twin import Twin
-from sw.device import DamagedError, Device
+from sw.driver.device import DamagedError, Device
 from sw.golden.network import GoldenNetwork
-from tests.sw.test_link import digits, same, start
+from tests.sw.driver.test_link import digits, same, start
 
 LINK = Link(clock=24_000_000, baud=3_000_000, buffer=512)
 STATIC = Design.of(Network(net="6-4-3", steps=3), lanes=2, parity=True)

@@ -17,9 +17,9 @@ from sw.cka.models import Definition, fit
 from sw.golden.fast import FastNetwork
 from sw.golden.network import GoldenNetwork
 from sw.golden.state import initial_state
-from sw.nets import Spec, build
 from sw.stop import Conv2d, Linear, populations, set_method, step_loss, unroll
-from sw.train import Options
+from sw.training.nets import Spec, build
+from sw.training.train import Options
 
 SMALL = Options(samples=200, test_samples=60, hidden=(20, 16), steps=4, epochs=2, batch=20, gain=0.5, theta=0.75, alpha=0.9375)
 ANN = replace(SMALL, neuron="relu", method="bptt-wt", steps=1)

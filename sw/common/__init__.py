@@ -1,0 +1,1 @@
+"""What all of sw stands on: what a host may hand to a network, and C++ for this machine."""

@@ -1,0 +1,1 @@
+"""Networks from other frameworks, as NIR graphs: onto the chip, and back."""
