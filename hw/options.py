@@ -146,6 +146,11 @@ def design(given: Namespace) -> Design:
     return base.replace(**chosen(given))
 
 
+def network(given: Namespace, base: Network) -> Network:
+    """`base` with the fields of a network that were given as options; ValueError if that is not legal."""
+    return base.replace(**{name: value for name, value in chosen(given).items() if name in NETWORK_FIELDS})
+
+
 def differences(design: Design, board: str) -> dict[str, Any]:
     """The fields in which a design is not the board's own."""
     def value(of: Design, name: str) -> Any:

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boards import BOARDS
 from hw.network import Network
-from hw.options import add_design, design, output, positive, shares, whole
+from hw.options import add_design, network, output, positive, shares, whole
 from sw import data
 from sw.common import checks
+from sw.golden.error.output import SURROGATES
 from sw.golden.learn import learn_seeds
-from sw.golden.recipe import RECIPES
+from sw.golden.recipe import recipe_for, strong
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +47,26 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--halve-at", type=shares, metavar="S,S", help="shares of the training after which rates are halved, likewise")
     p.add_argument("--beta", type=positive, metavar="X", help="inverse temperature of the cross entropy, likewise")
     p.add_argument("--scale", type=positive, metavar="X", help="factor of all output errors, likewise")
+    p.add_argument("--surrogate", choices=SURROGATES, help="surrogate derivative, likewise")
+    p.add_argument("--band", type=positive, metavar="X", help="graded errors below this are 0, likewise")
+    p.add_argument("--strong", action=argparse.BooleanOptionalAction,
+                   help="start from what makes a network learn well: graded errors, centred gradients, decay, fine numbers;"
+                        " convolutional networks do unless told not to")  # fmt: skip
     p.add_argument("--json", type=output, metavar="FILE", help="write network and accuracies there too")
     return p
+
+
+CHOSEN = ("rate_w", "halve_at", "beta", "scale", "surrogate", "band")
+"""Fields of a recipe that are options."""
+
+
+def wanted(options: argparse.Namespace) -> Network:
+    """The network that the options name; ValueError if it is not legal."""
+    base = BOARDS[options.board].design.network if "board" in options else Network()
+    net = getattr(options, "net", base.net)
+    if options.strong if options.strong is not None else not Network(net=net).all_dense:
+        base = strong(net)
+    return network(options, base)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,14 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # the tensors are small: more threads only cost
     try:
         sets = [checks.check_learn(switches) for switches in options.learn.split(",")]
-        config = design(options).network
+        config = wanted(options)
         dataset = data.load(options.dataset, config, folder=options.folder)
         if options.validate:
             dataset = dataset.validation(options.validate)
         chosen = {
-            name: getattr(options, name) for name in ("rate_w", "halve_at", "beta", "scale") if getattr(options, name) is not None
+            name: getattr(options, name) for name in CHOSEN if getattr(options, name) is not None
         }
-        recipe = replace(RECIPES[dataset.name], **chosen)
+        recipe = replace(recipe_for(dataset.name, config), **chosen)
         checks.check_rate("rate_w", recipe.rate_w)
         if (options.samples or 0) > len(dataset.train):
             raise ValueError(f"--samples: {options.samples} is not legal; legal is 1 to {len(dataset.train)}")

@@ -38,8 +38,8 @@ class _Q(ctypes.Structure):
 
 SYNAPSES = ("number", "layer", "source", "n", "m", "unit", "traces", "pairs", "shared", "places", "taps_each", "channels",
             "held", "gathers", "centres", "slower", "grain", "all_inputs", "mean_factor", "mean_shift")  # fmt: skip
-POPULATION = ("n", "first", "threshold", "units", "value", "channels", "height", "width", "pool", "pool_shift",
-              "alpha_shift", "sharing", "projections", "identity", "projection")  # fmt: skip
+POPULATION = ("n", "first", "threshold", "units", "value", "channels", "pool_shift", "alpha_shift",
+               "sharing", "projections", "identity", "projection")  # fmt: skip
 
 
 class _Synapses(ctypes.Structure):
@@ -47,7 +47,7 @@ class _Synapses(ctypes.Structure):
 
 
 class _Population(ctypes.Structure):
-    _fields_ = [(name, _int) for name in POPULATION]
+    _fields_ = [*((name, _int) for name in POPULATION), ("unit_of", _pointer), ("threshold_of", _pointer)]
 
 
 FORMATS = ("w", "u", "trace", "delta", "grad")
@@ -121,6 +121,9 @@ class FastNetwork(GoldenNetwork):
             setattr(self._net, name, array.ctypes.data)
         for l, population in enumerate(c.populations):
             self._net.population[l] = _Population(**self._population(l, population))
+        for layer in self.layers:
+            self._net.population[layer.number].unit_of = layer.pool.unit_of.data_ptr()
+            self._net.population[layer.number].threshold_of = layer.threshold_of.data_ptr()
         for of in self.inputs:
             grad, taps = (None if array is None else array.data_ptr() for array in (of.weights.grad, of.weights.taps))
             self._net.synapse[of.synapses.number] = _Synapses(**self._synapses(of), taps=taps, grad=grad,
@@ -128,12 +131,11 @@ class FastNetwork(GoldenNetwork):
 
     def _population(self, l: int, population: Population) -> dict[str, int]:
         c, first = self.config, min((i.synapses.number for i in self.inputs if i.synapses.layer == l), default=0)
-        channels, height, width = (*population.shape, 1, 1)[:3]
         return {
             "n": population.size, "first": c.neuron_base.get(l, 0), "threshold": c.threshold_base.get(l, 0),
             "units": population.units, "value": sum(p.units for p in c.populations[:l]),
-            "channels": channels, "height": height, "width": width, "pool": population.pool,
-            "pool_shift": 2 * ceil_log2(population.pool), "alpha_shift": c.mean_shift(population.size),
+            "channels": population.channels, "pool_shift": 2 * ceil_log2(population.pool),
+            "alpha_shift": c.mean_shift(population.size),
             "sharing": c.sharing_shift(l), "projections": sum(p.kind.weighted for p in population.projections),
             "identity": next((p.source for p in population.projections if not p.kind.weighted), -1), "projection": first,
         }  # fmt: skip

@@ -10,7 +10,7 @@ from hw.network import Network
 from sw import data
 from sw.golden.fast import FastNetwork
 from sw.golden.network import GoldenNetwork
-from sw.golden.recipe import RECIPES, Recipe
+from sw.golden.recipe import Recipe, recipe_for
 
 
 def accuracy(network: GoldenNetwork, split: data.Split) -> float:
@@ -25,13 +25,13 @@ def learn(network: GoldenNetwork, dataset: data.Dataset, switches: str, *, seed:
     `switches` is any of w (weights), t (thresholds), l (leakages); an epoch is all training samples, or the first `samples`, in
     an order that follows from `seed` and the epoch.
     """
-    recipe = recipe or RECIPES[dataset.name]
+    recipe = recipe or recipe_for(dataset.name, network.config)
     samples = len(dataset.train) if samples is None else samples
     total = epochs * samples
     network.load(recipe.state(network.config, seed))
     for epoch in range(epochs):
         for n, i in enumerate(recipe.order(seed, epoch, samples), epoch * samples):
-            vars(network).update(recipe.rates(n / total))
+            vars(network).update(recipe.rates(n / total), rate_decay=recipe.rate_decay(n / total))
             network.run(*dataset.train[i], switches)
             yield n + 1
 

@@ -27,10 +27,11 @@ struct Synapses {
 struct Population {
     Int n, first, threshold;  // neurons; the first of them, and of their thresholds, among all
     Int units, value;         // units, and the first of them among all values
-    Int channels, height, width, pool, pool_shift;
+    Int channels, pool_shift;
     Int alpha_shift, sharing;  // of the leakage's update at learning rate 1; by how much a shared threshold's gradient is divided
     Int projections, identity;  // weighted ones, which follow `projection`; the population of an identity, or -1
     Int projection;
+    const Int *unit_of, *threshold_of;  // of each neuron: its unit, or `units` if it has none, and its threshold among all
 };
 
 struct Network {
@@ -158,24 +159,13 @@ void integrate(Network& net, Int l) {
     for (Int i = 0; i < layer.n; ++i) net.current[layer.first + i] = saturate(round_shift(net.sums[i], net.current_shift), net.u);
 }
 
-// The unit of neuron i, or -1: one left over at the border.
-Int unit_of(const Population& layer, Int i) {
-    if (layer.pool == 1) return i;
-    const Int c = i % layer.channels, x = i / layer.channels % layer.width / layer.pool, y = i / layer.channels / layer.width / layer.pool;
-    const Int wide = layer.width / layer.pool;
-    return x < wide && y < layer.height / layer.pool ? (y * wide + x) * layer.channels + c : -1;
-}
-
 // What the layers above see of a layer that has fired.
 void units(Network& net, const Population& layer) {
     Int* x = net.values + layer.value;
     const Int one = Int{1} << net.pixel_frac >> layer.pool_shift;
     std::fill_n(x, layer.units, 0);
-    for (Int i = 0; i < layer.n; ++i) {
-        if (!net.spike[layer.first + i]) continue;
-        const Int unit = unit_of(layer, i);
-        if (unit >= 0) x[unit] += one;
-    }
+    for (Int i = 0; i < layer.n; ++i)
+        if (net.spike[layer.first + i] && layer.unit_of[i] < layer.units) x[layer.unit_of[i]] += one;
 }
 
 // What lazy learning takes from the inputs that spike.
@@ -215,7 +205,7 @@ void forward_step(Network& net, const Int* x, Int learn) {
         if (l > 1 || !net.is_static) integrate(net, l);
         if (net.lazy && learn & W) collect_events(net, net.synapse[layer.projection], layer.first);
         for (Int i = 0; i < layer.n; ++i)
-            leak_and_fire(net, layer.first + i, net.theta[layer.threshold + i % layer.channels], net.alpha[l - 1]);
+            leak_and_fire(net, layer.first + i, net.theta[layer.threshold_of[i]], net.alpha[l - 1]);
         if (l < net.layers)
             units(net, layer);
         else
@@ -260,9 +250,9 @@ void output_error(Network& net, Int label) {
 void hidden_error(Network& net, const Population& layer) {
     const Int* above = net.above + layer.value;
     for (Int i = 0; i < layer.n; ++i) {
-        const Int unit = unit_of(layer, i), sum = unit < 0 ? 0 : above[unit], at = layer.first + i;
+        const Int unit = layer.unit_of[i], sum = unit < layer.units ? above[unit] : 0, at = layer.first + i;
         const Int e = saturate(round_shift(sum, net.w_frac + layer.pool_shift), net.delta);
-        net.delta_[at] = e ? saturate(round_shift(e * surrogate(net, at, net.theta[layer.threshold + i % layer.channels]), net.phi_frac), net.delta) : 0;
+        net.delta_[at] = e ? saturate(round_shift(e * surrogate(net, at, net.theta[layer.threshold_of[i]]), net.phi_frac), net.delta) : 0;
     }
 }
 
@@ -273,7 +263,7 @@ void gradients(Network& net, Int l, Int learn) {
     std::fill_n(net.sums, layer.channels, 0);
     for (Int i = 0; i < layer.n; ++i) {
         const Int at = layer.first + i, d = net.delta_[at];
-        if (d && learn & T) net.sums[i % layer.channels] += d * saturate(net.theta_trace[at] - net.one, net.trace);
+        if (d && learn & T) net.sums[layer.threshold_of[i] - layer.threshold] += d * saturate(net.theta_trace[at] - net.one, net.trace);
         if (d && learn & L) net.alpha_grad[l - 1] += saturate(round_shift(d * net.alpha_trace[at], net.alpha_grad_shift), net.grad);
         if (net.lazy) {
             const Int sum = net.last_sum[at] = saturate(net.delta_sum[at] + (d << net.delta_shift), net.grad);

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from hw.network import Network
-from hw.numbers import RATE_MAX
+from hw.numbers import RATE_MAX, Q
 from sw.golden.state import PerLayer, initial_state
+
+
+class Gains(NamedTuple):
+    """Gains of the first weights by where a layer stands."""
+
+    first: float
+    hidden: float
+    last: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +28,7 @@ class Recipe:
     theta and alpha. They lie on a broad plateau: their neighbours differ by less than the spread over seeds.
     """
 
-    gain: PerLayer | None = None
+    gain: PerLayer | Gains | None = None
     """Standard deviation of a layer's first weights, times the square root of its fan-in. None: 1/4 for two layers, as small
     weights generalise best, but twice as much for each layer more, up to 1, as spikes must reach the last layer."""
     theta: PerLayer = 0.75
@@ -36,13 +45,22 @@ class Recipe:
     """By how much the rate of the thresholds is above that of the weights."""
     alpha_offset: int = 2
     """By how much the rate of the leakages is above that of the weights."""
+    decay_offset: int = 7
+    """By how much the rate at which weights decay is above that of the weights."""
+    surrogate: str = "exponential"
+    """Surrogate derivative, of sw.golden.error.output.SURROGATES."""
+    band: float = 0.03
+    """Graded errors below this are 0, and cost no learning."""
     halve_at: tuple[float, ...] = (0.8, 0.9)
     """Shares of the training after which all learning rates are halved."""
 
     def state(self, config: Network, seed: int) -> dict[str, np.ndarray]:
         """A random initial state, to be loaded."""
         gain = min(1.0, 2.0 ** (config.n_layers - 4)) if self.gain is None else self.gain
-        return initial_state(config, seed, theta=self.theta, alpha=self.alpha, gain=gain, beta=self.beta, scale=self.scale)
+        if isinstance(gain, Gains):
+            gain = ([gain.first] + [gain.hidden] * (config.n_layers - 2))[: config.n_layers - 1] + [gain.last]
+        return initial_state(config, seed, theta=self.theta, alpha=self.alpha, gain=gain, beta=self.beta, scale=self.scale,
+                             surrogate=self.surrogate, band=self.band)  # fmt: skip
 
     def rates(self, done: float) -> dict[str, int]:
         """Rates `rate_w`, `rate_theta`, `rate_alpha` after a share `done` (0 to 1) of the training."""
@@ -51,6 +69,10 @@ class Recipe:
         w = self.rate_w + sum(done >= share for share in self.halve_at)
         offsets = {"rate_w": 0, "rate_theta": self.theta_offset, "rate_alpha": self.alpha_offset}
         return {name: min(w + offset, RATE_MAX) for name, offset in offsets.items()}
+
+    def rate_decay(self, done: float) -> int:
+        """The rate at which weights decay then, where they do."""
+        return min(self.rates(done)["rate_w"] + self.decay_offset, RATE_MAX)
 
     def order(self, seed: int, epoch: int, samples: int) -> np.ndarray:
         """The samples 0 .. samples - 1 in the order of an epoch, shuffled."""
@@ -67,4 +89,21 @@ class Recipe:
 # alone.
 _LARGE = Recipe(rate_w=10, halve_at=(0.3, 0.6, 0.8, 0.9))
 RECIPES = {"digits": Recipe(), "fashion-mnist": _LARGE, "mnist": _LARGE}
-"""By data set."""
+"""By data set, for networks whose output error is counted."""
+
+GRADED = Recipe(gain=Gains(1.5, 2.0, 1.0), theta=0.5, alpha=0.6, rate_w=5, halve_at=(0.3, 0.6, 0.8, 0.9), surrogate="triangular")
+"""For networks whose output error is graded, convolutional ones above all: any data set."""
+
+
+def recipe_for(dataset: str, network: Network) -> Recipe:
+    """The recipe by which a network learns a data set."""
+    return GRADED if network.output_error == "graded" else RECIPES[dataset]
+
+
+def strong(net: str) -> Network:
+    """The network of this notation, with what makes it learn well (docs/training.md): graded errors, centred gradients, decay,
+    fine numbers, and dense layers that learn half as fast as convolutions."""
+    plain = Network(net=net)
+    slower = tuple(0 if plain.shares_weights(l) else 1 for l in plain.layers)
+    return plain.replace(steps=4, output_error="graded", centred=True, decay=True, slower=slower,
+                         w=Q(3, 13), delta=Q(3, 12), grad=Q(4, 14))  # fmt: skip
