@@ -37,6 +37,7 @@ from hw.host.protocol import SLOTS
 from hw.machine import Machine
 from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
+from hw.network import Network
 from hw.notation import dense
 from hw.numbers import bits_for, ceil_div
 from hw.options import add_design, chosen, design, output
@@ -158,6 +159,8 @@ def nearest(board: Board, wanted: dict[str, Any], measured: dict[str, float] | N
 
 
 def _advice(board: Board, wanted: dict[str, Any], measured: dict[str, float] | None = None) -> str:
+    if not Network(net=wanted.get("net", board.design.network.net)).all_dense:
+        return "`python -m sw.learn` learns it in software"
     design = nearest(board, wanted, measured)
     if design is None:
         return "no network with these inputs and classes fits"

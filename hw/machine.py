@@ -246,6 +246,8 @@ class Machine(Numbers):
 
         Other `fields_` as given."""
         first = networks[0]
+        for unknown in (line for network in networks for line in beyond(network)):
+            raise ValueError(unknown)
         for other in networks[1:]:
             for name, wanted in first.formats.items():
                 value = getattr(other, name)
@@ -353,7 +355,20 @@ class Machine(Numbers):
 
 
 _BUILT = {"output_error": "counted", "centred": False, "decay": False, "remainder": False, "slower": ()}
-"""What the golden model knows more of than the gateware: the values with which a machine runs a network."""
+"""Fields with which any machine runs a network; with others the golden model alone does."""
+
+
+def beyond(network: Network) -> Iterable[str]:
+    """What no machine does so far, however it is built: a line each."""
+    if not network.all_dense:
+        yield f"net: {network.title} has convolutions; machines run dense layers so far, the golden model runs it"
+    for name, built in _BUILT.items():
+        if getattr(network, name) != built:
+            value = getattr(network, name)
+            yield f"{name}: {network.title} has {value}; machines run {built or 'none'} so far, the golden model runs it"
+    if network.alpha_grad_bits > SUM_BITS:
+        needs = f"{network.alpha_grad_bits} bits for a leakage gradient, summed over a layer and a batch"
+        yield f"steps: {network.title} needs {needs}; machines have {SUM_BITS}"
 
 
 def lacks(machine: Machine, network: Network) -> Iterable[str]:
@@ -365,11 +380,9 @@ def lacks(machine: Machine, network: Network) -> Iterable[str]:
         yield f"lazy: {network.title} has {network.lazy}, the machine was built for {machine.lazy}"
     if network.stochastic and not machine.stochastic:
         yield f"stochastic: {network.title} rounds by chance, the machine was built without random bits"
-    for name, built in _BUILT.items():
-        if getattr(network, name) != built:
-            yield f"{name}: {network.title} has {getattr(network, name)}; no machine does that so far"
-    if not network.all_dense:
-        yield f"net: {network.title} has convolutions; machines run dense layers so far"
+    unknown = list(beyond(network))
+    if unknown:
+        yield from unknown
         return
     need = demand(network, machine)
     for f in fields(Capacity):

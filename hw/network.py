@@ -24,7 +24,7 @@ from hw.numbers import (
     RATE_MAX,
     RECIPROCAL_BITS,
     STEPS_MAX,
-    SUM_BITS,
+    SUM_BITS_MAX,
     Numbers,
     Q,
     ceil_log2,
@@ -99,8 +99,8 @@ class Network(Numbers):
             raise self.bad("remainder", "False where stochastic is True")
         if self.slower and not (len(self.slower) == self.n_layers and all(whole(k) and 0 <= k <= RATE_MAX for k in self.slower)):
             raise self.bad("slower", f"empty, or {self.n_layers} whole numbers of 0 to {RATE_MAX}, one a layer")
-        if self.alpha_grad_bits > SUM_BITS:
-            limits = f"so few that a leakage gradient, summed over them, a layer and a batch, has at most {SUM_BITS} bits"
+        if self.alpha_grad_bits > SUM_BITS_MAX:
+            limits = f"so few that a leakage gradient, summed over them, a layer and a batch, has at most {SUM_BITS_MAX} bits"
             raise self.bad("steps", limits)
         if self.lazy:
             self._check_lazy()

@@ -24,7 +24,8 @@ UNITS_MAX = 1 << 16  # inputs, or neurons of a layer
 CLASSES_MAX = 256
 LEARN_W, LEARN_T, LEARN_L = 1, 2, 4  # bits of register `learn`: weights, thresholds, leakages
 NEURON_MULTIPLIERS = 4  # that a neuron lane uses at once
-SUM_BITS = 32  # of A, the leakage gradient, at most
+SUM_BITS = 32  # of A, the leakage gradient, in a machine, at most
+SUM_BITS_MAX = 48  # of A in any network
 HOST_BITS = 32  # of a word that a host reads or writes
 FORMATS = ("w", "u", "trace", "delta", "grad")
 
