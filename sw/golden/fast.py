@@ -62,7 +62,7 @@ NUMBERS = (
 ARRAYS = ("theta", "membrane", "spike", "theta_trace", "alpha_trace", "current", "delta", "theta_grad", "weight_trace",
           "input_grad", "count", "delta_sum", "last_sum", "alpha", "alpha_grad", "error_table", "graded_table",
           "surrogate")  # fmt: skip
-SCRATCH = ("values", "above", "error", "sums", "listed", "row", "products")
+SCRATCH = ("values", "above", "error", "sums", "listed", "row", "patch", "products")
 
 
 class _Network(ctypes.Structure):

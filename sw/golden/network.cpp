@@ -2,6 +2,7 @@
 // Functions have the names of those in sw/golden/*.py that do the same to whole tensors. sw/golden/fast.py owns the memory.
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 using Int = int64_t;
 
@@ -9,8 +10,8 @@ struct Q {  // a format: its least and greatest raw value
     Int low, high;
 };
 
-// A projection with weights. Dense: a row of `m` weights a neuron. Shared by places: a row of `n` weights, one a filter, for each
-// tap and channel below; `taps` has the first unit behind each tap of each place, or -1 beyond the border.
+// A projection with weights: a row of `m` for each neuron, or for each filter, which all places share. There `taps` has the first
+// unit behind each tap of each place, or -1 beyond the border.
 struct Synapses {
     Int number, layer, source;  // the layer it leads to (from 0); the population whose units it sees (0 is the input)
     Int n, m;                   // neurons, or filters; weights of each
@@ -48,8 +49,9 @@ struct Network {
     Int *delta_sum, *last_sum;  // H and K of lazy learning
     Int *alpha, *alpha_grad, *error_table, *graded_table, *surrogate;
     // Scratch: values of all units; error sums of all units; errors of a layer's neurons; sums of its neurons, or of its thresholds;
-    // what is listed; gradients of a row; products of a projection's weights.
-    Int *values, *above, *error, *sums, *listed, *row, *products;
+    // what is listed; gradients of a row; what a filter sees in one place; products of a projection's weights.
+    Int *values, *above, *error, *sums, *listed, *row;
+    double *patch, *products;
     Population population[17];
     Synapses synapse[32];
 };
@@ -119,6 +121,23 @@ Int leak_and_fire(Network& net, Int i, Int theta, Int alpha) {
     return net.spike[i] = net.membrane[i] >= theta;
 }
 
+// Sums of products are exact in a `double`, too, as they are below 2^53 (docs/numerics.md), and processors are faster with these.
+using Exact = double;
+
+// What the filters see of the units `x` in a place. False: nothing but zeros.
+bool see(Network& net, const Synapses& s, Int place, const Int* x) {
+    const Int* taps = s.taps + place * s.taps_each;
+    Int any = 0;
+    Exact* patch = net.patch;
+    for (Int tap = 0; tap < s.taps_each; ++tap, patch += s.channels)
+        for (Int c = 0; c < s.channels; ++c) {
+            const Int value = taps[tap] < 0 ? 0 : x[taps[tap] + c];
+            any |= value;
+            patch[c] = value;
+        }
+    return any;
+}
+
 // Sums over the units `x` of a projection, for all neurons.
 void forward(Network& net, const Synapses& s, const Int* x) {
     tally(net, visited(s, nullptr, x), s.pairs);
@@ -133,15 +152,15 @@ void forward(Network& net, const Synapses& s, const Int* x) {
         return;
     }
     for (Int place = 0; place < s.places; ++place) {
-        Int* sums = net.sums + place * s.n;
-        for (Int tap = 0; tap < s.taps_each; ++tap) {
-            const Int unit = s.taps[place * s.taps_each + tap];
-            if (unit < 0) continue;
-            for (Int c = 0; c < s.channels; ++c) {
-                const Int value = x[unit + c], *weight = s.weight + (tap * s.channels + c) * s.n;
-                if (value)
-                    for (Int i = 0; i < s.n; ++i) sums[i] += Int{int32_t(weight[i])} * int32_t(value);
-            }
+        if (!see(net, s, place, x)) continue;
+        for (Int i = 0; i < s.n; ++i) {
+            const Int* weight = s.weight + i * s.m;
+            Exact part[8] = {};  // whose order is free
+            Int j = 0;
+            for (; j + 8 <= s.m; j += 8)
+                for (Int k = 0; k < 8; ++k) part[k] += Exact(weight[j + k]) * net.patch[j + k];
+            for (; j < s.m; ++j) part[0] += Exact(weight[j]) * net.patch[j];
+            net.sums[place * s.n + i] += Int(std::accumulate(part, part + 8, Exact{0}));
         }
     }
 }
@@ -286,26 +305,27 @@ void backward(Network& net, const Synapses& s, const Int* delta) {
         for (Int i = 0; i < s.n; ++i) {
             const Int d = delta[i], *weight = s.weight + i * s.m;
             if (d)
-                for (Int j = 0; j < s.m; ++j) above[j] += Int{int32_t(weight[j])} * int32_t(d);
+                for (Int j = 0; j < s.m; ++j) above[j] += weight[j] * d;
         }
         return;
     }
     for (Int place = 0; place < s.places; ++place, delta += s.n) {
-        const Int found = list(delta, s.n, net.listed);
-        for (Int tap = 0; found && tap < s.taps_each; ++tap) {
-            const Int unit = s.taps[place * s.taps_each + tap];
-            if (unit < 0) continue;
-            for (Int c = 0; c < s.channels; ++c) {
-                const Int* weight = s.weight + (tap * s.channels + c) * s.n;
-                Int sum = 0;
-                for (Int k = 0; k < found; ++k) sum += weight[net.listed[k]] * delta[net.listed[k]];
-                above[unit + c] += sum;
-            }
+        if (!nonzero(delta, s.n)) continue;
+        std::fill_n(net.patch, s.m, 0);
+        for (Int i = 0; i < s.n; ++i) {
+            const Exact d = delta[i];
+            const Int* weight = s.weight + i * s.m;
+            if (delta[i])
+                for (Int j = 0; j < s.m; ++j) net.patch[j] += Exact(weight[j]) * d;
         }
+        const Int* taps = s.taps + place * s.taps_each;
+        const Exact* patch = net.patch;
+        for (Int tap = 0; tap < s.taps_each; ++tap, patch += s.channels)
+            for (Int c = 0; taps[tap] >= 0 && c < s.channels; ++c) above[taps[tap] + c] += Int(patch[c]);
     }
 }
 
-Int gradient(const Network& net, Int product) { return saturate(round_shift(product, net.weight_grad_shift), net.grad); }
+Int gradient(const Network& net, Int sum) { return saturate(round_shift(sum, net.weight_grad_shift), net.grad); }
 
 uint32_t xorshift32(uint32_t r) {
     r ^= r << 13;
@@ -348,24 +368,17 @@ uint32_t random_word(const Network& net, const Synapses& s, Int i, Int j) {
     return tile_word(net.rng, s.number, i >> 3, j >> 3) ^ flips.neuron[i & 7] ^ flips.input[j & 7];
 }
 
-// Rows of weights as they lie in memory, and weights of a row.
-Int rows(const Synapses& s) { return s.shared ? s.m : s.n; }
-Int columns(const Synapses& s) { return s.shared ? s.n : s.m; }
-uint32_t random_at(const Network& net, const Synapses& s, Int row, Int column) {
-    return s.shared ? random_word(net, s, column, row) : random_word(net, s, row, column);
-}
-
 Int rate(const Network& net, const Synapses& s) { return net.weight_shift + std::min(net.rate_w + s.slower, net.rate_max); }
 
-// A row of weights after a step against their gradients.
-void descend(Network& net, const Synapses& s, Int row, const Int* grad) {
-    const Int n = rate(net, s), m = columns(s);
-    Int* weight = s.weight + row * m;
+// The weights of a neuron or filter after a step against their gradients.
+void descend(Network& net, const Synapses& s, Int i, const Int* grad) {
+    const Int n = rate(net, s), m = s.m;
+    Int* weight = s.weight + i * m;
     const Q q = net.w;
     if (net.stochastic) {
         for (Int j = 0; j < m; ++j)
             if (grad[j])  // 0 rounds to 0 whatever the word
-                weight[j] = saturate(weight[j] - dither_shift(grad[j], n, random_at(net, s, row, j)), q);
+                weight[j] = saturate(weight[j] - dither_shift(grad[j], n, random_word(net, s, i, j)), q);
     } else {
         for (Int j = 0; j < m; ++j) weight[j] = saturate(weight[j] - round_shift(grad[j], n), q);
     }
@@ -379,43 +392,32 @@ void end_of_pass(Network& net) {
 void products(Network& net, const Synapses& s, const Int* delta, const Int* x) {
     std::fill_n(net.products, s.n * s.m, 0);
     for (Int place = 0; place < s.places; ++place, delta += s.n) {
-        const Int found = list(delta, s.n, net.listed);
-        for (Int tap = 0; found && tap < s.taps_each; ++tap) {
-            const Int unit = s.taps[place * s.taps_each + tap];
-            if (unit < 0) continue;
-            for (Int c = 0; c < s.channels; ++c) {
-                Int* product = net.products + (tap * s.channels + c) * s.n;
-                const Int value = x[unit + c];
-                if (!value) continue;
-                if (found * 4 < s.n)
-                    for (Int k = 0; k < found; ++k) product[net.listed[k]] += delta[net.listed[k]] * value;
-                else
-                    for (Int i = 0; i < s.n; ++i) product[i] += Int{int32_t(delta[i])} * int32_t(value);
-            }
+        if (!nonzero(delta, s.n) || !see(net, s, place, x)) continue;
+        for (Int i = 0; i < s.n; ++i) {
+            Exact* sums = net.products + i * s.m;
+            const Exact d = delta[i];
+            if (delta[i])
+                for (Int j = 0; j < s.m; ++j) sums[j] += d * net.patch[j];
         }
     }
-}
-
-// A row of the gradients of deltas times `x`; false: all of them are 0.
-bool gradient_row(Network& net, const Synapses& s, Int row, const Int* delta, const Int* x) {
-    const Int m = columns(s), d = s.shared ? 1 : delta[row];
-    if (!d) return false;
-    for (Int j = 0; j < m; ++j) net.row[j] = gradient(net, s.shared ? net.products[row * m + j] : Int{int32_t(d)} * int32_t(x[j]));
-    return true;
 }
 
 // Gradients of deltas times `x`: they join G, or change the weights at once.
 void gather(Network& net, const Synapses& s, const Int* delta, const Int* x) {
     tally(net, visited(s, delta, x), s.pairs);
     if (s.shared) products(net, s, delta, x);
-    for (Int row = 0; row < rows(s); ++row) {
-        if (!gradient_row(net, s, row, delta, x)) continue;
-        if (s.gathers) {
-            Int* grad = s.grad + row * columns(s);
-            for (Int j = 0; j < columns(s); ++j) grad[j] = saturate(grad[j] + net.row[j], net.grad);
-        } else {
-            descend(net, s, row, net.row);
-        }
+    for (Int i = 0; i < s.n; ++i) {
+        if (s.shared)
+            for (Int j = 0; j < s.m; ++j) net.row[j] = gradient(net, Int(net.products[i * s.m + j]));
+        else if (delta[i])
+            for (Int j = 0; j < s.m; ++j) net.row[j] = gradient(net, delta[i] * x[j]);
+        else
+            continue;
+        Int* grad = s.grad + i * s.m;
+        if (s.gathers)
+            for (Int j = 0; j < s.m; ++j) grad[j] = saturate(grad[j] + net.row[j], net.grad);
+        else
+            descend(net, s, i, net.row);
     }
     if (!s.gathers) end_of_pass(net);
 }
@@ -435,16 +437,11 @@ void frame_factor(Network& net, const Synapses& s, const Int* sample) {
 
 // Gathered gradients, less the mean of their neuron or filter.
 void centre(Network& net, const Synapses& s) {
-    std::fill_n(net.sums, s.n, 0);
     for (Int i = 0; i < s.n; ++i) {
-        for (Int j = 0; j < s.m; ++j) net.sums[i] += s.grad[s.shared ? j * s.n + i : i * s.m + j];
-        net.sums[i] = mean(s, net.sums[i]);
+        Int* grad = s.grad + i * s.m;
+        const Int middle = mean(s, std::accumulate(grad, grad + s.m, Int{0}));
+        for (Int j = 0; j < s.m; ++j) grad[j] = saturate(grad[j] - middle, net.grad);
     }
-    for (Int i = 0; i < s.n; ++i)
-        for (Int j = 0; j < s.m; ++j) {
-            Int& grad = s.grad[s.shared ? j * s.n + i : i * s.m + j];
-            grad = saturate(grad - net.sums[i], net.grad);
-        }
 }
 
 // The weights of those inputs that have a trace descend along what their events left in G and what the last sums add.
@@ -466,12 +463,12 @@ void apply(Network& net, const Synapses& s) {
     if (net.lazy) {
         descend_lazily(net, s);
     } else {
-        const Int m = columns(s), n = rate(net, s);
+        const Int n = rate(net, s);
         if (s.centres && !(s.held && !s.shared)) centre(net, s);
-        for (Int row = 0; row < rows(s); ++row) {
-            Int* grad = s.grad + row * m;
-            descend(net, s, row, grad);
-            for (Int j = 0; j < m; ++j) grad[j] = net.remainder ? grad[j] - round_shift(grad[j], n) * (Int{1} << n) : 0;
+        for (Int i = 0; i < s.n; ++i) {
+            Int* grad = s.grad + i * s.m;
+            descend(net, s, i, grad);
+            for (Int j = 0; j < s.m; ++j) grad[j] = net.remainder ? grad[j] - round_shift(grad[j], n) * (Int{1} << n) : 0;
         }
         tally(net, s.n * s.m, s.n * s.m);
     }
@@ -482,10 +479,10 @@ void decay(Network& net) {
     net.aged = (net.aged + 1) % net.decay_samples;
     for (Int p = net.synapses - 1; net.aged == 0 && p >= 0; --p) {
         const Synapses& s = net.synapse[p];
-        for (Int row = 0; row < rows(s); ++row)
-            for (Int j = 0; j < columns(s); ++j) {
-                Int& weight = s.weight[row * columns(s) + j];
-                if (weight) weight -= dither_shift(weight, net.rate_decay, random_at(net, s, row, j));
+        for (Int i = 0; i < s.n; ++i)
+            for (Int j = 0; j < s.m; ++j) {
+                Int& weight = s.weight[i * s.m + j];
+                if (weight) weight -= dither_shift(weight, net.rate_decay, random_word(net, s, i, j));
             }
         net.rng = xorshift32(net.rng);
         tally(net, s.n * s.m, s.n * s.m);

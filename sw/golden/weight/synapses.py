@@ -45,12 +45,9 @@ class Weights:
     def __init__(self, config: Network, synapses: Synapses) -> None:
         self.synapses = synapses
         rows = synapses.weight_shape[0]
-        self.weight = torch.zeros(synapses.fan_in, rows, dtype=torch.int64).T if self.transposed else torch.zeros(
-            rows, synapses.fan_in, dtype=torch.int64)  # fmt: skip
-        self.grad = torch.zeros_like(self.weight) if config.gathers(synapses.layer) else None  # as the weights lie
+        self.weight = torch.zeros(rows, synapses.fan_in, dtype=torch.int64)
+        self.grad = torch.zeros_like(self.weight) if config.gathers(synapses.layer) else None
 
-    transposed = False
-    """Whether a column lies together in memory, as the compiled model wants it."""
     taps: Tensor | None = None
     """Of shared weights: the first unit behind each tap of each place (places, k k), or -1 beyond the border."""
 
@@ -99,8 +96,6 @@ class DenseWeights(Weights):
 
 class ConvWeights(Weights):
     """A convolution as a matrix over the patch that each place sees."""
-
-    transposed = True
 
     def __init__(self, config: Network, synapses: Synapses) -> None:
         super().__init__(config, synapses)
