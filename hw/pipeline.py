@@ -16,6 +16,8 @@ NEXT = 4
 KEEP_APART = "attrmvcp -copy -attr keep"
 """Tells Yosys, before synthesis, that a register whose signal is to be kept is not to be merged with its equals."""
 
+_ALWAYS = Const(1)
+
 
 class Pipe:
     """Registers of a block with one stream in and one out, `latency` cycles apart.
@@ -45,11 +47,12 @@ class Pipe:
         return value
 
 
-def delay(m: Module, value: Value, cycles: int) -> Value:
-    """`value` as it was some cycles ago, in registers without a reset."""
+def delay(m: Module, value: Value, cycles: int, move: Value = _ALWAYS) -> Value:
+    """`value` as it was some cycles ago (of those with `move`), in registers without a reset."""
     for _ in range(cycles if len(value) else 0):
         following = Signal(value.shape(), reset_less=True)
-        m.d.sync += following.eq(value)
+        with m.If(move):
+            m.d.sync += following.eq(value)
         value = following
     return value
 
