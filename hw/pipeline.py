@@ -73,6 +73,17 @@ def spread(m: Module, value: Value, cycles: int, lanes: int, *, near: int = NEAR
     return [ends[lane // reach] for lane in range(lanes)]
 
 
+def adder_tree(m: Module, values: list[Value]) -> tuple[Value, int]:
+    """The sum of the values, by a tree of adders whose levels are registered, and its levels: so many cycles later it is there."""
+    levels = 0
+    while len(values) > 1:
+        sums = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) & ~1 :]
+        registers = [Signal(total.shape(), name=f"tree_{levels}_{k}", reset_less=True) for k, total in enumerate(sums)]
+        m.d.sync += [register.eq(total) for register, total in zip(registers, sums, strict=True)]
+        values, levels = registers, levels + 1
+    return values[0], levels
+
+
 class DelayLine(wiring.Component):
     """A value as it was some cycles ago, from a memory that goes round: cheaper than registers for a wide value and a long delay.
 

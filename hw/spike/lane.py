@@ -19,6 +19,55 @@ from hw.spike.membrane import Membrane
 from hw.streams import delta_out, gradient_out, index_shape, membrane_out, mul_port, row_layout
 
 
+def lane_members(c: Machine) -> dict[str, wiring.Member]:
+    """What a neuron lane takes and gives."""
+    row = index_shape(c)
+    return {
+        "program": In(row_layout(neuron_fields(c))),
+        "row": In(row),
+        "there": In(1),
+        "at": In(row),
+        "local": In(bits_for(c.words)),  # the same in the layer
+        # what the pass is
+        "input": In(1),
+        "neuron": In(1),
+        "output_error": In(1),
+        "finish": In(1),
+        "erring": In(1),
+        "first": In(1),  # step 0
+        "final": In(1),  # step T-1
+        "last": In(1),  # the layer
+        "earlier": In(1),  # samples of the batch came before
+        "more": In(1),  # samples of the batch are to come
+        "learn": In(3),
+        "rate_theta": In(4),
+        "alpha": In(c.alpha_frac + 1),
+        "alpha_next": In(c.alpha_frac + 1),
+        "reciprocal": In(c.reciprocal_bits),
+        # what comes to the neuron
+        "current_write": In(1),
+        "current_row": In(row),
+        "current": In(signed(c.u.bits)),
+        "error": In(signed(c.delta.bits)),
+        "of_label": In(1),
+        "firing": In(bits_for(c.capacity.classes + 1)),
+        "frame_trace": In(signed(c.trace.bits)),
+        # what others read
+        "trace_row": In(row),
+        "trace": Out(signed(c.trace.bits)),
+        "event_row": In(bits_for(c.words)),
+        "event": Out(PIXEL_FRAC),
+        "input_grad": Out(signed(c.delta.bits)),
+        # what leaves the pipelines
+        "units": Out(stream.Signature(membrane_out(c), always_ready=True)),
+        "deltas": Out(stream.Signature(delta_out(c), always_ready=True)),
+        "gradients": Out(stream.Signature(gradient_out(c), always_ready=True)),
+        "mul": Out(mul_port(c)).array(NEURON_MULTIPLIERS),
+        "host": In(HostBus()),
+        "damaged": Out(DAMAGED_BITS),
+    }
+
+
 class NeuronLane(wiring.Component):
     """Every M-th neuron. In each cycle one may stream from the memories through a pipeline and back.
 
@@ -31,7 +80,7 @@ class NeuronLane(wiring.Component):
 
     def __init__(self, machine: Machine, lane: int):
         c = self.machine = machine
-        row, region, number = index_shape(c), regions(c), lane if c.neuron_lanes > 1 else None
+        region, number = regions(c), lane if c.neuron_lanes > 1 else None
         self.membrane, self.delta, self.threshold = Membrane(c), Delta(c, host_reads=lane == 0), Threshold(c)
         self.gradient = (LazyGradient if c.lazy else Gradient)(c)
         names = ("membrane", "theta", "theta_trace", "alpha_trace", "weight_trace",
@@ -39,52 +88,7 @@ class NeuronLane(wiring.Component):
         self.banks = {name: bank(region, name, lane=number) for name in names}
         # a second copy of the thresholds, which a pass reads twice if they change at once
         self.banks["theta_copy"] = Bank(region["theta"], lane=number, host_reads=False) if c.capacity.step else Absent()
-        super().__init__(
-            {
-                "program": In(row_layout(neuron_fields(c))),
-                "row": In(row),
-                "there": In(1),
-                "at": In(row),
-                "local": In(bits_for(c.words)),  # the same in the layer
-                # what the pass is
-                "input": In(1),
-                "neuron": In(1),
-                "output_error": In(1),
-                "finish": In(1),
-                "erring": In(1),
-                "first": In(1),  # step 0
-                "final": In(1),  # step T-1
-                "last": In(1),  # the layer
-                "earlier": In(1),  # samples of the batch came before
-                "more": In(1),  # samples of the batch are to come
-                "learn": In(3),
-                "rate_theta": In(4),
-                "alpha": In(c.alpha_frac + 1),
-                "alpha_next": In(c.alpha_frac + 1),
-                "reciprocal": In(c.reciprocal_bits),
-                # what comes to the neuron
-                "current_write": In(1),
-                "current_row": In(row),
-                "current": In(signed(c.u.bits)),
-                "error": In(signed(c.delta.bits)),
-                "of_label": In(1),
-                "firing": In(bits_for(c.capacity.classes + 1)),
-                "frame_trace": In(signed(c.trace.bits)),
-                # what others read
-                "trace_row": In(row),
-                "trace": Out(signed(c.trace.bits)),
-                "event_row": In(bits_for(c.words)),
-                "event": Out(PIXEL_FRAC),
-                "input_grad": Out(signed(c.delta.bits)),
-                # what leaves the pipelines
-                "units": Out(stream.Signature(membrane_out(c), always_ready=True)),
-                "deltas": Out(stream.Signature(delta_out(c), always_ready=True)),
-                "gradients": Out(stream.Signature(gradient_out(c), always_ready=True)),
-                "mul": Out(mul_port(c)).array(NEURON_MULTIPLIERS),
-                "host": In(HostBus()),
-                "damaged": Out(DAMAGED_BITS),
-            }
-        )
+        super().__init__(lane_members(c))
 
     def elaborate(self, platform) -> Module:
         m = Module()

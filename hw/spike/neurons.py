@@ -16,11 +16,11 @@ from hw.machine import Machine
 from hw.memory import HostBus, ask, far_buses, found_in
 from hw.memory_map import DAMAGED_BITS
 from hw.numbers import NEURON_MULTIPLIERS, PIXEL_FRAC, bits_for, ceil_log2
-from hw.pipeline import delay, spread
+from hw.pipeline import adder_tree, delay, spread
 from hw.program import NeuronOp, lane_fields, neuron_fields
 from hw.spike.currents import Currents
 from hw.spike.lane import NeuronLane
-from hw.spike.lists import UnitList
+from hw.spike.listing import Listing
 from hw.spike.readout import Readout
 from hw.spike.walker import Walker
 from hw.streams import index_shape, mul_port, own_word, row_layout
@@ -67,7 +67,7 @@ class Neurons(wiring.Component):
         self.lanes = [NeuronLane(c, q) for q in range(c.neuron_lanes)]
         self.walker, self.currents, self.arrivals = Walker(c), Currents(c), Arrivals(c)
         self.leakage, self.readout = Leakage(c), Readout(c)
-        self.spikes, self.traces = UnitList(c), UnitList(c)
+        self.listing = Listing(c)
         unit_bits = bits_for(c.capacity.fan_in)
         current, error = signed(c.u.bits), signed(c.delta.bits)
         super().__init__(
@@ -103,7 +103,7 @@ class Neurons(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        for name in ("walker", "currents", "arrivals", "leakage", "readout", "spikes", "traces"):
+        for name in ("walker", "currents", "arrivals", "leakage", "readout", "listing"):
             m.submodules[name] = getattr(self, name)
         for q, lane in enumerate(self.lanes):
             m.submodules[f"lane_{q}"] = lane
@@ -205,7 +205,7 @@ class Neurons(wiring.Component):
                     m.d.sync += quiet.eq(cycles + late)
         with m.Elif(quiet != 0):
             m.d.sync += quiet.eq(quiet - 1)
-        m.d.comb += self.busy.eq(walker.active | (quiet != 0) | self.spikes.busy | self.traces.busy)
+        m.d.comb += self.busy.eq(walker.active | (quiet != 0) | self.listing.busy)
 
     def _reserve(self, m: Module) -> None:
         """Claims the multipliers in the cycle before.
@@ -239,19 +239,18 @@ class Neurons(wiring.Component):
     def _leak(self, m: Module) -> None:
         """Leakage factors learn from gradients that are summed over the lanes."""
         leakage, gradients = self.leakage, [lane.gradients for lane in self.lanes]
-        add, grads = Cat(g.valid for g in gradients).any(), [Mux(g.valid, g.p.alpha_grad, 0).as_signed() for g in gradients]
-        while len(grads) > 1:  # an adder tree, its levels registered
-            summed, added = [Signal((a + b).shape()) for a, b in zip(grads[::2], grads[1::2], strict=True)], Signal()
-            m.d.sync += [added.eq(add), *(total.eq(a + b) for total, a, b in zip(summed, grads[::2], grads[1::2], strict=True))]
-            add, grads = added, summed
+        total, levels = adder_tree(m, [Mux(g.valid, g.p.alpha_grad, 0).as_signed() for g in gradients])
+        added = Signal(levels + 1)  # beside the tree
+        m.d.comb += added[0].eq(Cat(g.valid for g in gradients).any())
+        m.d.sync += added[1:].eq(added)
         m.d.comb += [
             leakage.layer.eq(self.row.layer),
             leakage.shift.eq(self.row.shift),
             leakage.rate.eq(self.settings.rate_alpha),
             leakage.alpha_min.eq(self.settings.alpha_min),
             leakage.update.eq(delay(m, self.start & (self.row.op == NeuronOp.LEAKAGE), self.machine.wires.ends)),
-            leakage.add.eq(add),
-            leakage.grad.eq(grads[0]),
+            leakage.add.eq(added[-1]),
+            leakage.grad.eq(total),
             self.leaking.eq(leakage.busy),
         ]
 
@@ -267,6 +266,7 @@ class Neurons(wiring.Component):
                 lane.current_row.eq(currents.row[q]),
                 lane.current.eq(currents.word[q]),
             ]
+
     def _readout(self, m: Module) -> None:
         """Of the last layer, one neuron at a time."""
         c, readout, last = self.machine, self.readout, self.row.output
@@ -285,36 +285,21 @@ class Neurons(wiring.Component):
         m.d.sync += [readout.valid.eq(valid & self.last), readout.s.eq(new[0]), readout.u.eq(new[1:].as_signed())]
 
     def _lists(self, m: Module) -> None:
-        """A unit that fired is listed for the next layer's currents, one with a trace for the update of its weights."""
-        c = self.machine
+        """Units that fired, or have a trace, are listed."""
+        listing = self.listing
         forward = (self.row.op == NeuronOp.INPUT) | (self.row.op == NeuronOp.NEURON)
-        local, presynaptic = Signal.like(self.local), self.row.listed
-        with m.If(self.begins):
-            m.d.sync += local.eq(0)
-        with m.Elif(self.lanes[0].units.valid):
-            m.d.sync += local.eq(local + 1)
-        # a cycle after the neuron is written, or more, since spike, trace and comparison with 0 are a long way
-        around, row = c.wires.ends, delay(m, local, c.wires.ends)
-        there = [delay(m, lane.units.valid & presynaptic, around) for lane in self.lanes]
-        fired = [delay(m, lane.units.p.s, around) for lane in self.lanes]
-        traced = [delay(m, lane.units.p.weight_trace, around) != 0 for lane in self.lanes]
-        for units, listed in ((self.spikes, fired), (self.traces, traced)):
-            m.d.sync += [units.push.eq(Cat(of_unit & yes for of_unit, yes in zip(there, listed, strict=True))), units.row.eq(row)]
-            m.d.comb += [
-                units.start.eq(self.begins & forward & presynaptic),
-                units.list.eq(self.row.list),
-                units.base.eq(self.row.list_base),
-                units.read_list.eq(self.sweep.list),
-                units.read_base.eq(self.sweep.list_base),
-                units.read_index.eq(self.list_index),
-                units.read_enable.eq(self.list_enable),
-            ]
+        for name in ("list_index", "list_enable"):
+            m.d.comb += getattr(listing, name).eq(getattr(self, name))
+        for name in ("spike_unit", "spike_count", "trace_unit", "trace_count"):
+            m.d.comb += getattr(self, name).eq(getattr(listing, name))
         m.d.comb += [
-            self.spike_unit.eq(self.spikes.read_data),
-            self.spike_count.eq(self.spikes.length),
-            self.trace_unit.eq(self.traces.read_data),
-            self.trace_count.eq(self.traces.length),
+            listing.begins.eq(self.begins),
+            listing.forward.eq(forward),
+            listing.program.eq(self.row),
+            listing.sweep.eq(self.sweep),
         ]
+        for unit, lane in zip(listing.units, self.lanes, strict=True):
+            connect(m, lane.units, unit)
 
     def _errors(self, m: Module) -> None:
         """Errors go to their neurons."""

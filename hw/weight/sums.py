@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.fixed import floor_shift, round_shift, rounding, saturate
 from hw.machine import Machine
 from hw.numbers import Q
-from hw.pipeline import delay, spread
+from hw.pipeline import adder_tree, delay, spread
 from hw.streams import own_operand_bits
 from hw.weight.rows import DOING, flight
 
@@ -137,16 +137,12 @@ class Fold(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        c, at, flight, doing = self.machine, 3, self.flight, self.doing
-        level = [product[: c.w.bits + own_operand_bits(c)].as_signed() for product in self.product]  # a weight times a lane's own
-        while len(level) > 1:
-            sums = [level[k] + level[k + 1] if k + 1 < len(level) else level[k] for k in range(0, len(level), 2)]
-            level = [Signal(v.shape(), name=f"tree_{at}_{k}", reset_less=True) for k, v in enumerate(sums)]
-            m.d.sync += [register.eq(v) for register, v in zip(level, sums, strict=True)]
-            at += 1
-        total, sent = Signal(signed(c.fold_sum_bits), reset_less=True), Signal()
+        c, flight, doing = self.machine, self.flight, self.doing
+        # a weight times what a lane has of its own
+        of_lanes, levels = adder_tree(m, [product[: c.w.bits + own_operand_bits(c)].as_signed() for product in self.product])
+        total, sent, at = Signal(signed(c.fold_sum_bits), reset_less=True), Signal(), 3 + levels
         with m.If(flight.valid[at]):
-            m.d.sync += total.eq(Mux(flight.first[at], 0, total).as_signed() + level[0])
+            m.d.sync += total.eq(Mux(flight.first[at], 0, total).as_signed() + of_lanes)
         m.d.sync += sent.eq(flight.valid[at + 1] & flight.last[at + 1] & doing.folding)
         for out, now, shift, q in ((self.error, doing.backward, c.w.f, c.delta),
                                    (self.current, doing.forward & doing.turned, c.current_shift, c.u)):  # fmt: skip
