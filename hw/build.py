@@ -60,7 +60,7 @@ UNITS = {
     "core": "hw.core:Core",
     "port": "hw.top:HostPort",
     "link": "hw.host.link:Endpoint",
-    "command": "hw.host.command:Command",
+    "command": "hw.host.command:command",
     "lanes": "hw.weight.lanes:Lanes",
     "sweeper": "hw.weight.sweeper:Sweeper",
     "neurons": "hw.spike.neurons:Neurons",
@@ -76,7 +76,7 @@ UNITS = {
 _AREA = "scratchpad -copy abc9.script.flow2 abc9.script"  # LUTs are scarcer here than nanoseconds
 _IN_LOGIC = 'setattr -set ram_style "{style}" {path}*/m:*'
 _AT = 'setattr -set BEL "{site}" {path}/block'
-_MODULES = {"grad": f"{CORE}.lanes.grads", "count": f"{CORE}.neurons.readout.bank"}
+_MODULES = {"grad": f"{CORE}.lanes.gradients.grads", "count": f"{CORE}.neurons.readout.bank"}
 _SYNTHESIS = {"iCE40UP5K": "-dsp -abc9 -device u", "iCE40HX8K": "-abc9 -device hx"}  # and "" for every ECP5
 _LUT_OF_LANE = {"ice40": (3400, 400), "ecp5": (4000, 600)}  # LUTs of a core, and of each lane: good enough for advice
 

@@ -69,6 +69,11 @@ def settings(network: Network, machine: Machine) -> dict[str, int]:
     return {name: value for name, value in values.items() if name in registers(machine)}
 
 
+def wired_in(machine: Machine) -> dict[str, int]:
+    """Settings of the only network of a machine, which no host can change."""
+    return settings(machine.fixed, machine) if machine.fixed else {}
+
+
 def cleared(machine: Machine) -> list[Region]:
     """The memories of CLEARED that the machine has; none where the network is wired in, as it never changes."""
     return [] if machine.fixed else [region for name, region in regions(machine).items() if name in CLEARED]

@@ -34,6 +34,6 @@ def multiplier_sites(c: Machine, chip: Chip) -> dict[str, str]:
         behind -= len(row)
         count = min(len(row), left, max(round(c.lanes * share), left - behind))
         of_lanes += [row[k * len(row) // count] for k in range(count)]
-    sites = {f"{CORE}.lanes.mul_{lane}": site for lane, site in enumerate(of_lanes)}
-    middle_ones = {f"{CORE}.neurons.mul_{k // NEURON_MULTIPLIERS}_{k % NEURON_MULTIPLIERS}": site for k, site in enumerate(neurons)}
+    sites = {f"{CORE}.lanes.products.mul_{lane}": site for lane, site in enumerate(of_lanes)}
+    middle_ones = {f"{CORE}.multipliers.mul_{k}": site for k, site in enumerate(neurons)}
     return sites | middle_ones

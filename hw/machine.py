@@ -290,10 +290,14 @@ class Machine(Numbers):
         """Groups of lanes of the largest layer."""
         return self.groups_of(self.capacity.population)
 
+    def turned(self, amount: int) -> int:
+        """`amount` where a last layer may be banked by its inputs, else 0."""
+        return amount if self.both_ways else 0
+
     @property
     def lane_groups(self) -> int:
         """Groups of lanes of the largest layer, in either direction."""
-        return max(self.groups, self.groups_of(self.capacity.fan_in) if self.both_ways else 1)
+        return max(self.groups, self.turned(self.groups_of(self.capacity.fan_in)))
 
     def groups_of(self, n: int) -> int:
         """Groups of lanes that `n` neurons fill, or `n` inputs of a layer that is banked by its inputs."""
@@ -316,7 +320,7 @@ class Machine(Numbers):
     @property
     def own_bits(self) -> int:
         """Bits of what a lane keeps of a neuron: its delta, or, for a layer banked by its inputs, a trace with a spike on top."""
-        return max(self.delta.bits, self.trace.bits) + 1 if self.both_ways else self.delta.bits
+        return max(self.delta.bits, self.turned(self.trace.bits + 1), self.turned(self.delta.bits + 1))
 
     @property
     def alpha_grad_bits(self) -> int:
@@ -333,6 +337,16 @@ class Machine(Numbers):
     def error_sum_bits(self) -> int:
         """Bits of an exact sum of w * delta over the largest layer, with room for the rounding half."""
         return ceil_log2((self.capacity.population << (self.w.bits + self.delta.bits - 2)) + (1 << self.w.f)) + 1
+
+    @property
+    def lane_sum_bits(self) -> int:
+        """Bits of what a lane sums: a current; of a layer banked by its inputs an error."""
+        return max(self.current_sum_bits, self.turned(self.error_sum_bits))
+
+    @property
+    def fold_sum_bits(self) -> int:
+        """Bits of a sum over the lanes: an error; of a layer banked by its inputs a current."""
+        return max(self.error_sum_bits, self.turned(self.current_sum_bits))
 
     # -- identity -----------------------------------------------------------------------------
     def to_json(self) -> str:

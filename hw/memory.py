@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
@@ -48,31 +49,26 @@ def follow(bus, host) -> list:
     return [getattr(bus, name).eq(getattr(host, name)) for name, member in HostBus().members.items() if member.flow == Out]
 
 
-def later(m: Module, host, value: Value, moves: int) -> Value:
-    """`value` as it was some moves of the host's bus ago."""
-    for _ in range(moves):
-        following = Signal(len(value), reset_less=True)
-        with m.If(host.enable):
-            m.d.sync += following.eq(value)
-        value = following
-    return value
-
-
-def fan_out(m: Module, host, members: list, moves: int = 0) -> None:
-    """Give every member the host's bus, and OR their answers `moves` moves later. A member that is not meant answers 0.
+def ask(m: Module, host, members: Iterable, moves: int = 0) -> Value:
+    """Give every member the host's bus: the OR of their answers, `moves` moves later. A member that is not meant answers 0.
 
     The moves break the long way from the memories to the host. A member may have taken some of them itself (`answer_moves`).
     """
     answer: Value = Const(0, HOST_BITS)
     for member in members:
         m.d.comb += follow(member.host, host)
-        answer = answer | later(m, host, member.host.data_r, moves - getattr(member, "answer_moves", 0))
-    m.d.comb += host.data_r.eq(answer)
+        answer = answer | delay(m, member.host.data_r, moves - getattr(member, "answer_moves", 0), host.enable)
+    return answer
+
+
+def fan_out(m: Module, host, members: Iterable, moves: int = 0) -> None:
+    """Let the members answer the host (`ask`)."""
+    m.d.comb += host.data_r.eq(ask(m, host, members, moves))
 
 
 def far_moves(machine: Machine) -> int:
-    """Registers on the host's way to memories that lie far apart and back: in the bus (`relay`), then those of `LaneBanks`."""
-    return 1 + lane_moves(machine.wires.tree, machine.lanes) if machine.wires.ends else 0
+    """Registers on the host's way to memories that lie far apart and back: in the bus of the lanes, then those of `LaneBanks`."""
+    return machine.wires.ends + lane_moves(machine.wires.tree, machine.lanes)
 
 
 def lane_moves(registers: int, lanes: int) -> int:
@@ -86,25 +82,17 @@ def lane_moves(registers: int, lanes: int) -> int:
 
 
 def far_buses(m: Module, host, cycles: int, lanes: int, near: int = NEAR) -> list:
-    """The host's bus some cycles later, one for every `near` lanes (`spread`); they never stop. The caller collects the answers."""
+    """The host's bus some cycles later, one for every `near` lanes (`spread`). The caller collects the answers.
+
+    It never stops on the way. With no cycles it is the host's bus itself."""
+    if not cycles:
+        return [host] * ceil_div(lanes, near)
     names = [name for name, member in HostBus().members.items() if member.flow == Out and name != "enable"]
     ends = spread(m, Cat(getattr(host, name) for name in names), cycles, lanes, near=near)[::near]
     buses = [HostBus().create() for _ in ends]
     for far, end in zip(buses, ends, strict=True):
         m.d.comb += [Cat(getattr(far, name) for name in names).eq(end), far.enable.eq(1)]
     return buses
-
-
-def relay(m: Module, host):
-    """The host's bus as memories far away see it: a cycle later; the answer comes one move later."""
-    (far,) = far_buses(m, host, 1, 1)
-    m.d.comb += host.data_r.eq(far.data_r)
-    return far
-
-
-def damaged(machine: Machine) -> dict[str, wiring.Member]:
-    """The member by which a block with memories tells which of them have a wrong word; none without parity."""
-    return {"damaged": Out(DAMAGED_BITS)} if machine.parity else {}
 
 
 def found_in(members: Iterable) -> Value:
@@ -127,6 +115,46 @@ class Select:
         return Mux(self.meant, data.as_unsigned(), 0)
 
 
+class Plain:
+    """A word in a memory as it is."""
+
+    bits = 0
+
+    def encode(self, word: Value) -> Value:
+        return word
+
+    def check(self, m: Module, damaged: Signal, reader, collided: Signal, simulated: bool) -> None:
+        """Nothing can be told."""
+
+
+class Parity:
+    """A word with one bit more, which makes the number of its ones even."""
+
+    bits = 1
+
+    def encode(self, word: Value) -> Value:
+        return Cat(word, word.xor())
+
+    def check(self, m: Module, damaged: Signal, reader, collided: Signal, simulated: bool) -> None:
+        """A word with an odd number of ones makes `damaged` high in the cycle after it came out."""
+        fresh, wrong = Signal(), reader.data.xor() | (collided & simulated)  # there, such a word may be anything
+        m.d.sync += [fresh.eq(reader.en), damaged.eq(fresh & ~collided & wrong)]
+
+
+def bank_members(bits: int, address_bits: int) -> dict[str, wiring.Member]:
+    """Members of a memory with one read and one write a cycle."""
+    return {
+        "host": In(HostBus()),
+        "read_address": In(address_bits),
+        "read_enable": In(1, init=1),
+        "read_data": Out(bits),
+        "write": In(1),
+        "write_address": In(address_bits),
+        "write_data": In(bits),
+        "damaged": Out(1),
+    }
+
+
 class Bank(wiring.Component):
     """`region.depth` words, one read and one write a cycle; the host's access is shared with the core's.
 
@@ -134,8 +162,7 @@ class Bank(wiring.Component):
     (`COLLISION_IS_FREE`). Simulation inverts such a word, so that a block which used it would be found out.
     Logic is spared, too, where the host does not read or write (`host_reads`, `host_writes`) or the core does not write
     (`core_writes`).
-    With `region.parity` a word has one bit more, which makes the number of its ones even. A word with an odd number of ones
-    makes `damaged` high in the cycle after it came out.
+    With `region.parity`, `damaged` tells of a word with a wrong bit (`Parity`).
 
     Timing:   latency 1 cycle, holds while `read_enable` is low
     """
@@ -145,27 +172,16 @@ class Bank(wiring.Component):
         self.region, self.lane, self.far = region, lane, far
         self.host_reads, self.host_writes, self.core_writes = host_reads, host_writes, core_writes
         self.address_bits = max(1, ceil_log2(region.depth))
-        super().__init__(
-            {
-                "host": In(HostBus()),
-                "read_address": In(self.address_bits),
-                "read_enable": In(1, init=1),
-                "read_data": Out(region.bits),
-                "write": In(1),
-                "write_address": In(self.address_bits),
-                "write_data": In(region.bits),
-            }
-            | ({"damaged": Out(1)} if region.parity else {})
-        )
+        self.code = Parity() if region.parity else Plain()
+        super().__init__(bank_members(region.bits, self.address_bits))
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        bits, parity = self.region.bits, self.region.parity
-        m.submodules.memory = memory = Memory(shape=bits + parity, depth=max(2, self.region.depth), init=[])
-        reader, writer = memory.read_port(), memory.write_port()
+        bits, simulated = self.region.bits, platform is None
+        m.submodules.memory = memory = Memory(shape=bits + self.code.bits, depth=max(2, self.region.depth), init=[])
+        reader, writer, collided = memory.read_port(), memory.write_port(), Signal()
         host, select = self.host, Select(m, self.host, self.region, self.lane, far=self.far)
-        row, word = host.row[: self.address_bits], host.data_w[:bits]
-        data = reader.data[:bits] if parity else reader.data
+        row, word, data = host.row[: self.address_bits], host.data_w[:bits], reader.data[:bits]
         read, enable = self.read_address, host.enable & self.read_enable
         if self.host_reads:
             read, enable = Mux(host.hosting, row, read), host.enable & (host.hosting | self.read_enable)
@@ -174,28 +190,33 @@ class Bank(wiring.Component):
         if self.host_writes:
             hosts = {"addr": row, "data": word, "en": host.write & select.meant}  # the host writes only while it is hosting
             write = {name: Mux(host.hosting, value, write[name]) if self.core_writes else value for name, value in hosts.items()}
-        if parity:
-            write["data"] = Cat(write["data"][:bits], write["data"][:bits].xor())
         m.d.comb += [
             reader.addr.eq(read),
             reader.en.eq(enable),
-            self.read_data.eq(data),
-            *(getattr(writer, name).eq(value) for name, value in write.items()),
+            self.read_data.eq(Mux(collided & simulated, ~data, data)),
+            writer.addr.eq(write["addr"]),
+            writer.data.eq(self.code.encode(write["data"][:bits])),
+            writer.en.eq(write["en"]),
         ]
-        if platform is None or parity:
-            collided = Signal()
-            with m.If(reader.en):
-                m.d.sync += collided.eq(writer.en & (writer.addr == reader.addr))
-        if parity:
-            fresh = Signal()
-            wrong = reader.data.xor()
-            if platform is None:
-                wrong |= collided  # such a word may be anything
-            m.d.sync += [fresh.eq(reader.en), self.damaged.eq(fresh & ~collided & wrong)]
-        if platform is None:
-            with m.If(collided):
-                m.d.comb += self.read_data.eq(~data)
+        with m.If(reader.en):
+            m.d.sync += collided.eq(writer.en & (writer.addr == reader.addr))
+        self.code.check(m, self.damaged, reader, collided, simulated)
         return m
+
+
+class Absent(wiring.Component):
+    """In place of a memory that a machine does not have: what is read is 0, what is written is lost."""
+
+    def __init__(self) -> None:
+        super().__init__(bank_members(bits=1, address_bits=1) | {"damaged": Out(DAMAGED_BITS)})
+
+    def elaborate(self, platform) -> Module:
+        return Module()
+
+
+def bank(known: dict[str, Region], name: str, **options: Any) -> Bank | Absent:
+    """The memory of that name, of those `known`."""
+    return Bank(known[name], **options) if name in known else Absent()
 
 
 def a_word_each(region: Region) -> dict[str, wiring.Member]:
@@ -203,7 +224,9 @@ def a_word_each(region: Region) -> dict[str, wiring.Member]:
     address = In(max(1, ceil_log2(region.depth)))
     return {
         "host": In(HostBus()),
+        "damaged": Out(1),
         "read_address": address,
+        "read_enable": In(1, init=1),
         "read_data": Out(region.bits).array(region.lanes),
         "write": In(region.lanes),
         "write_address": address,
@@ -214,72 +237,77 @@ def a_word_each(region: Region) -> dict[str, wiring.Member]:
 class LaneBanks(wiring.Component):
     """A `Bank` in every lane, read at one address; `write` has a bit a lane.
 
-    Where memories lie far apart there are `registers` before them, and some more in the way of the host's answers. Without
-    `hosted` the host does not reach it. With `together` all lanes are written or none.
+    Where memories lie far apart there are `registers` before them (but for `read_enable`), and some more in the way of the host's
+    answers. With `together` all lanes are written or none.
 
     Timing:   latency 1 cycle and one for each of the `registers`
     """
 
     single_port = False
 
-    def __init__(self, region: Region, registers: int = 0, *, hosted: bool = True, together: bool = False):
-        self.region, self.registers, self.hosted, self.together = region, registers, hosted, together
+    def __init__(self, region: Region, registers: int = 0, *, together: bool = False):
+        self.region, self.registers, self.together = region, registers, together
         self.answer_moves = lane_moves(registers, region.lanes)
-        super().__init__(a_word_each(region) | ({"damaged": Out(1)} if region.parity else {}))
+        super().__init__(a_word_each(region))
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        access = {} if self.hosted else {"host_reads": False, "host_writes": False}
         numbers = [lane if self.region.lanes > 1 else None for lane in range(self.region.lanes)]
-        banks = [Bank(self.region, lane=lane, far=self.registers > 0, **access) for lane in numbers]
+        banks = [self._bank(lane) for lane in numbers]
         read, write = (spread(m, address, self.registers, len(banks)) for address in (self.read_address, self.write_address))
         own = lambda value: spread(m, value, self.registers, 1)[0]  # noqa: E731
-        if self.together and self.registers:
-            writes = spread(m, self.write[0], self.registers, len(banks))
-        else:
-            writes = [own(bit) for bit in self.write]
+        writes = spread(m, self.write[0], self.registers, len(banks)) if self.together else [own(bit) for bit in self.write]
         for lane, bank in enumerate(banks):
             m.submodules[f"lane_{lane}"] = bank
             m.d.comb += [
                 bank.read_address.eq(read[lane]),
+                bank.read_enable.eq(self.read_enable),
                 self.read_data[lane].eq(bank.read_data),
                 bank.write.eq(writes[lane]),
                 bank.write_address.eq(write[lane]),
                 bank.write_data.eq(own(self.write_data[lane])),
             ]
-        if not self.registers:
-            fan_out(m, self.host, banks)
-        elif self.hosted:
-            self._answer_from_afar(m, banks)
-        if self.region.parity:
-            m.d.comb += self.damaged.eq(Cat(bank.damaged for bank in banks).any())
+        self._reach(m, banks)
+        m.d.comb += self.damaged.eq(Cat(bank.damaged for bank in banks).any())
         return m
 
-    def _answer_from_afar(self, m: Module, banks: list) -> None:
-        """Neighbours share a bus of the host and answer together (`lane_moves`)."""
-        answers = []
-        for n, host in enumerate(far_buses(m, self.host, self.registers, self.region.lanes)):
-            fan_out(m, host, banks[n * NEAR : (n + 1) * NEAR])
-            answers.append(delay(m, host.data_r, 1))
+    def _bank(self, lane: int | None) -> Bank:
+        return Bank(self.region, lane=lane, far=self.registers > 0)
+
+    def _reach(self, m: Module, banks: list) -> None:
+        """The host reaches the banks. Neighbours far away share a bus and answer together (`lane_moves`)."""
+        later = min(self.registers, 1)
+        hosts = far_buses(m, self.host, self.registers, self.region.lanes)
+        answers = [delay(m, ask(m, host, banks[n * NEAR : (n + 1) * NEAR]), later) for n, host in enumerate(hosts)]
         while len(answers) > 1:
-            answers = [delay(m, reduce(or_, answers[n : n + NEXT]), 1) for n in range(0, len(answers), NEXT)]
+            answers = [delay(m, reduce(or_, answers[n : n + NEXT]), later) for n in range(0, len(answers), NEXT)]
         m.d.comb += self.host.data_r.eq(answers[0])
+
+
+class CoreBanks(LaneBanks):
+    """The same for the core alone: the host does not reach it."""
+
+    def _bank(self, lane: int | None) -> Bank:
+        return Bank(self.region, lane=lane, far=self.registers > 0, host_reads=False, host_writes=False)
+
+    def _reach(self, m: Module, banks: list) -> None:
+        """No memory answers."""
 
 
 class SpramBanks(wiring.Component):
     """The same on the single-port 16K x 16 memories of the iCE40UP5K, `lanes` words side by side: one read or one write a cycle.
 
     On any other platform (simulation too) it is a memory of the same behaviour; writing takes precedence, and reading in that cycle
-    holds the old word, as does (`pauses`) a cycle without `read_enable`. Word p of the row belongs to lane p.
+    holds the old word, as does a cycle without `read_enable`. Word p of the row belongs to lane p.
     """
 
     WORD = 16
     single_port = True
 
-    def __init__(self, region: Region, *, pauses: bool = False):
-        self.region, self.pauses = region, pauses
+    def __init__(self, region: Region):
+        self.region = region
         self.address_bits = max(1, ceil_log2(region.depth))
-        super().__init__(a_word_each(region) | ({"read_enable": In(1)} if pauses else {}))
+        super().__init__(a_word_each(region))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -289,9 +317,10 @@ class SpramBanks(wiring.Component):
         writes = [Signal(name=f"write_{lane}") for lane in range(lanes)]
         data = [Signal(bits, name=f"data_{lane}") for lane in range(lanes)]
         out = [Signal(bits, name=f"out_{lane}") for lane in range(lanes)]
-        m.d.comb += [address.eq(Mux(self.write.any(), self.write_address, self.read_address)), read.eq(~self.write.any())]
-        if self.pauses:
-            m.d.comb += read.eq(~self.write.any() & self.read_enable)
+        m.d.comb += [
+            address.eq(Mux(self.write.any(), self.write_address, self.read_address)),
+            read.eq(~self.write.any() & self.read_enable),
+        ]
         for lane in range(lanes):
             m.d.comb += [
                 writes[lane].eq(self.write[lane]),
@@ -367,7 +396,7 @@ class WideBanks(wiring.Component):
             answer = answer | select.answer(word)
         m.d.comb += [
             reader.addr.eq(Mux(host.hosting, host.row, self.read_address)),
-            reader.en.eq(host.enable),
+            reader.en.eq(host.enable & (host.hosting | self.read_enable)),
             host.data_r.eq(answer),
             writer.addr.eq(Mux(host.hosting, host.row, self.write_address)),
             writer.en.eq(Mux(host.hosting, Cat(host.write & select.meant for select in selects), self.write)),

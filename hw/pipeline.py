@@ -16,6 +16,8 @@ NEXT = 4
 KEEP_APART = "attrmvcp -copy -attr keep"
 """Tells Yosys, before synthesis, that a register whose signal is to be kept is not to be merged with its equals."""
 
+_ALWAYS = Const(1)
+
 
 class Pipe:
     """Registers of a block with one stream in and one out, `latency` cycles apart.
@@ -45,11 +47,12 @@ class Pipe:
         return value
 
 
-def delay(m: Module, value: Value, cycles: int) -> Value:
-    """`value` as it was some cycles ago, in registers without a reset."""
+def delay(m: Module, value: Value, cycles: int, move: Value = _ALWAYS) -> Value:
+    """`value` as it was some cycles ago (of those with `move`), in registers without a reset."""
     for _ in range(cycles if len(value) else 0):
         following = Signal(value.shape(), reset_less=True)
-        m.d.sync += following.eq(value)
+        with m.If(move):
+            m.d.sync += following.eq(value)
         value = following
     return value
 
@@ -68,6 +71,17 @@ def spread(m: Module, value: Value, cycles: int, lanes: int, *, near: int = NEAR
         ends = [Signal(value.shape(), init=start, reset_less=not resets, attrs={"keep": 1}) for _ in range(0, lanes, reach)]
         m.d.sync += [end.eq(sources[n * reach // before]) for n, end in enumerate(ends)]
     return [ends[lane // reach] for lane in range(lanes)]
+
+
+def adder_tree(m: Module, values: list[Value]) -> tuple[Value, int]:
+    """The sum of the values, by a tree of adders whose levels are registered, and its levels: so many cycles later it is there."""
+    levels = 0
+    while len(values) > 1:
+        sums = [a + b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) & ~1 :]
+        registers = [Signal(total.shape(), name=f"tree_{levels}_{k}", reset_less=True) for k, total in enumerate(sums)]
+        m.d.sync += [register.eq(total) for register, total in zip(registers, sums, strict=True)]
+        values, levels = registers, levels + 1
+    return values[0], levels
 
 
 class DelayLine(wiring.Component):

@@ -131,6 +131,17 @@ def pack(fields: dict[str, int], row: dict[str, int]) -> int:
     return word
 
 
+def varying(machine: Machine, fields: dict[str, int]) -> tuple[int, int]:
+    """Bits of a row that may be 1 in a program of this machine, and bits that may be 0.
+
+    The others are constants to the gateware, and synthesis drops whatever no network within the capacity asks for."""
+    m, c = machine, machine.capacity
+    every = {name: (1 << bits) - 1 for name, bits in fields.items()}
+    ones = {"turned": m.both_ways, "deals": m.both_ways, "pixels": m.holds_frames, "held": m.holds_frames,
+            "values": c.values, "gather": c.sample}  # fmt: skip
+    return pack(fields, every | ones), pack(fields, every | {"gather": c.step})
+
+
 def unpack(fields: dict[str, int], word: int) -> dict[str, int]:
     """The inverse of `pack`."""
     row, at = {}, 0

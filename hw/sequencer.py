@@ -7,13 +7,18 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
-from hw.memory import Bank, HostBus, damaged, fan_out, found_in
-from hw.memory_map import regions
+from hw.memory import Bank, HostBus, fan_out, found_in
+from hw.memory_map import DAMAGED_BITS, regions
 from hw.numbers import LEARN_L, LEARN_W, bits_for
 from hw.pipeline import delay
 from hw.plan import compile
 from hw.program import WHEN_BITS, position_bits, table_rows
 from hw.streams import row_layout
+
+
+def table_members(machine: Machine, bits: int) -> dict[str, wiring.Member]:
+    """Members of a table of rows: `word` is the row at `index`."""
+    return {"index": In(bits_for(table_rows(machine))), "word": Out(bits), "host": In(HostBus()), "damaged": Out(DAMAGED_BITS)}
 
 
 class LoadedTable(wiring.Component):
@@ -23,10 +28,8 @@ class LoadedTable(wiring.Component):
     """
 
     def __init__(self, machine: Machine, name: str, fields: dict[str, int]):
-        self.machine, self.region, self.bits = machine, regions(machine)[name], sum(fields.values())
-        super().__init__(
-            {"index": In(bits_for(table_rows(machine))), "word": Out(self.bits), "host": In(HostBus())} | damaged(machine),
-        )
+        self.region, self.bits = regions(machine)[name], sum(fields.values())
+        super().__init__(table_members(machine, self.bits))
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -36,9 +39,7 @@ class LoadedTable(wiring.Component):
             m.submodules[f"bank_{lane}"] = bank
             m.d.comb += bank.read_address.eq(self.index)
         fan_out(m, self.host, banks)
-        m.d.comb += self.word.eq(Cat(bank.read_data for bank in banks))
-        if self.machine.parity:
-            m.d.comb += self.damaged.eq(found_in(banks))
+        m.d.comb += [self.word.eq(Cat(bank.read_data for bank in banks)), self.damaged.eq(found_in(banks))]
         return m
 
 
@@ -47,13 +48,13 @@ class FixedTable(wiring.Component):
 
     def __init__(self, machine: Machine, words: list[int], fields: dict[str, int]):
         self.words, self.bits = words, sum(fields.values())
-        super().__init__({"index": In(bits_for(table_rows(machine))), "word": Out(self.bits), "host": In(HostBus())})
+        super().__init__(table_members(machine, self.bits))
 
     def elaborate(self, platform) -> Module:
         m = Module()
         word = Signal(self.bits, reset_less=True)
         m.d.sync += word.eq(Array(Const(value, self.bits) for value in self.words)[self.index[: bits_for(len(self.words))]])
-        m.d.comb += [self.word.eq(word), self.host.data_r.eq(0)]
+        m.d.comb += self.word.eq(word)
         return m
 
 

@@ -31,7 +31,8 @@ def membrane_in(c: Machine) -> data.StructLayout:
             "first": 1,  # step 0: every old value counts as 0
             "unit": 1,  # an input unit: only its weight trace matters, and `event` is its spike
             "event": 1,
-            **({"value": PIXEL_FRAC + 1} if c.capacity.values else {}),  # of an input unit with an event, a fraction of 256
+            "valued": 1,  # the event of an input unit has a value,
+            "value": PIXEL_FRAC,  # a fraction of 256, and is no spike
             "u": signed(c.u.bits),
             "s": 1,
             "theta": signed(c.u.bits),
@@ -93,9 +94,10 @@ def gradient_in(c: Machine) -> data.StructLayout:
             "alpha_trace": signed(c.u.bits),
             "frame_trace": signed(c.trace.bits),  # c of a held frame
             "input_grad": signed(c.delta.bits),  # D so far
+            "final": 1,  # step T-1
+            "delta_sum": signed(c.grad.bits),  # lazy learning: H so far
+            "reciprocal": c.reciprocal_bits,  # lazy learning: 1 / alpha
         }
-        # step T-1; H so far; 1 / alpha
-        | ({"final": 1, "delta_sum": signed(c.grad.bits), "reciprocal": c.reciprocal_bits} if c.lazy else {})
     )
 
 
@@ -106,9 +108,9 @@ def gradient_out(c: Machine) -> data.StructLayout:
             "theta_grad": signed(c.grad.bits),
             "alpha_grad": signed(c.grad.bits),
             "input_grad": signed(c.delta.bits),
+            "delta_sum": signed(c.grad.bits),  # lazy learning: H
+            "lane_sum": signed(c.grad.bits),  # the same for the lanes, or K after step T-1
         }
-        # H; for the lanes H, or K after step T-1
-        | ({"delta_sum": signed(c.grad.bits), "lane_sum": signed(c.grad.bits)} if c.lazy else {})
     )
 
 
@@ -121,18 +123,41 @@ def threshold_out(c: Machine) -> data.StructLayout:
     return data.StructLayout({"index": index_shape(c), "theta": signed(c.u.bits)})
 
 
+def row_op(c: Machine) -> data.StructLayout:
+    """A row of weights, read in all lanes at once."""
+    return data.StructLayout(
+        {
+            "row": bits_for(c.capacity.weight_rows),
+            "delta_row": bits_for(c.capacity.delta_rows),
+            "first": 1,  # of a sum
+            "last": 1,  # of a sum: it leaves the lanes
+            "group": bits_for(c.lane_groups),  # whose weights they are,
+            "unit": bits_for(max(c.capacity.fan_in, c.listed_deltas)),  # and of which input
+        }
+    )
+
+
 def operand_bits(c: Machine) -> int:
     """Bits of the operand that multiplies a row in all lanes: a pixel, a spike (256) or a weight trace, signed.
 
     If layers are banked by their inputs it may be a delta, too."""
-    return max(PIXEL_FRAC + 2, c.trace.bits, c.delta.bits if c.both_ways else 0)
+    return max(PIXEL_FRAC + 2, c.trace.bits, c.turned(c.delta.bits))
+
+
+def own_operand_bits(c: Machine) -> int:
+    """Bits of what a lane multiplies of its own, signed: a delta; of a layer banked by its inputs a trace, or a spike (256)."""
+    return max(c.delta.bits, c.turned(c.trace.bits), c.turned(PIXEL_FRAC + 2))
+
+
+def lane_multiplier(c: Machine, learned_bits: int) -> tuple[int, int]:
+    """Bits of the two operands of a lane's multiplier."""
+    return max(c.w.bits, learned_bits), max(operand_bits(c), own_operand_bits(c))
 
 
 def own_word(c: Machine) -> data.StructLayout:
     """What neurons send to their lanes: a delta, or a trace and a spike, from each neuron lane; those in `mask` are of a neuron."""
-    value = max(c.delta.bits, c.trace.bits) if c.both_ways else c.delta.bits
-    spikes = {"spike": c.neuron_lanes} if c.both_ways else {}
-    return data.StructLayout({"mask": c.neuron_lanes, "lane": data.ArrayLayout(signed(value), c.neuron_lanes)} | spikes)
+    value = signed(max(c.delta.bits, c.turned(c.trace.bits)))
+    return data.StructLayout({"mask": c.neuron_lanes, "lane": data.ArrayLayout(value, c.neuron_lanes), "spike": c.neuron_lanes})
 
 
 def row_layout(fields: dict[str, int]) -> data.StructLayout:

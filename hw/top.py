@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from boards.board import Board
 from hw.host.boot import FLASH
-from hw.host.command import Command
+from hw.host.command import command
 from hw.host.link import Endpoint
 from hw.host.protocol import Link
 from hw.host.stored import Stored
@@ -137,14 +137,14 @@ class HostPort(wiring.Component):
         m = Module()
         cycles = divisor(self.link.clock, self.link.baud)
         m.submodules.receiver, m.submodules.transmitter = receiver, transmitter = UARTReceiver(cycles), UARTTransmitter(cycles)
-        m.submodules.endpoint, m.submodules.command = endpoint, command = Endpoint(self.machine, self.link), Command(self.machine)
+        m.submodules.endpoint, m.submodules.command = endpoint, commands = Endpoint(self.machine, self.link), command(self.machine)
         connect(m, receiver.o, endpoint.i)
         connect(m, endpoint.o, transmitter.i)
-        connect(m, endpoint.request, command.request)
-        connect(m, command.reply, endpoint.reply)
-        connect(m, command.host, flipped(self.host))
+        connect(m, endpoint.request, commands.request)
+        connect(m, commands.reply, endpoint.reply)
+        connect(m, commands.host, flipped(self.host))
         m.d.comb += [receiver.rx.eq(self.rx), endpoint.damaged.eq(receiver.error)]
-        m.d.comb += [command.busy.eq(self.busy), command.idle.eq(self.idle)]
+        m.d.comb += [commands.busy.eq(self.busy), commands.idle.eq(self.idle)]
         m.d.comb += [self.tx.eq(transmitter.tx), self.open.eq(endpoint.open), self.error.eq(endpoint.error)]
         return m
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, ClassVar
 
-from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Fragment, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Assert, Assume, C, Cat, ClockDomain, Elaboratable, Module, Mux, Signal, Value, signed
 
 from hw.fixed import floor_shift, halves, minus_halves, round_shift, saturate
 from hw.host.command import Command
@@ -234,8 +234,7 @@ class Writer(Spec):
     def elaborate(self, platform) -> Module:
         m = self.module()
         machine = Machine.holding(Network(net="3-2-2", steps=2), lanes=2)
-        lanes, m.submodules.command = Lanes(machine), (command := Command(machine))
-        m.submodules.lanes = Fragment.get(lanes, platform)  # now it has its memories
+        m.submodules.lanes, m.submodules.command = lanes, command = Lanes(machine), Command(machine)
         for name in ("sweep", "operand", "rate", "next_random", "own_row", "own_write"):
             port = Value.cast(getattr(lanes, name))
             m.d.comb += port.eq(self.free(len(port), name))
@@ -248,7 +247,7 @@ class Writer(Spec):
             command.busy.eq(self.free(1, "busy")),
             command.idle.eq(~command.busy),  # as `Order` proves
             Assert(~command.host.write | command.host.hosting & ~command.busy),
-            *(Assert(~banks.write.any() | lanes.busy) for banks in (lanes.weights, lanes.grads) if banks is not None),
+            *(Assert(~banks.write.any() | lanes.busy) for banks in (lanes.weights, lanes.gradients.grads)),
         ]
         return m
 

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.fixed import floor_shift, rounding, saturate
 from hw.machine import Machine
-from hw.memory import Bank, HostBus, damaged, fan_out, found_in
-from hw.memory_map import regions
+from hw.memory import Bank, HostBus, fan_out, found_in
+from hw.memory_map import DAMAGED_BITS, regions
 from hw.numbers import PHI_ENTRIES, PHI_FRAC, PHI_STEP_FRAC
 from hw.pipeline import Pipe, drive
 from hw.streams import delta_in, delta_out, mul_port
@@ -33,8 +33,8 @@ class Delta(wiring.Component):
                 "o": Out(stream.Signature(delta_out(machine))),
                 "mul": Out(mul_port(machine)).array(1),
                 "host": In(HostBus()),
+                "damaged": Out(DAMAGED_BITS),
             }
-            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
@@ -44,8 +44,7 @@ class Delta(wiring.Component):
         m.submodules.table = table = Bank(region["error_table"], host_reads=self.host_reads, core_writes=False)
         m.submodules.surrogate = surrogate = Bank(region["surrogate"], host_reads=self.host_reads, core_writes=False)
         fan_out(m, self.host, [table, surrogate])
-        if c.parity:
-            m.d.comb += self.damaged.eq(found_in([table, surrogate]))
+        m.d.comb += self.damaged.eq(found_in([table, surrogate]))
         pipe = Pipe(m, self.i, self.o, latency=5)
 
         # cycle 1: the table's row is read while U - theta is taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -18,8 +18,9 @@ def delta_entry(c: Machine) -> data.StructLayout:
     """A group of lanes: its first weight row, its number in the layer, and whether it is the last one.
 
     In a layer banked by its inputs an entry stands for a neuron, and has its delta."""
-    value = {"value": data.ArrayLayout(1, c.delta.bits)} if c.both_ways else {}
-    return data.StructLayout({"row": bits_for(c.capacity.weight_rows), "number": bits_for(c.listed_deltas), "last": 1} | value)
+    value = data.ArrayLayout(1, max(1, c.turned(c.delta.bits)))
+    row, number = bits_for(c.capacity.weight_rows), bits_for(c.listed_deltas)
+    return data.StructLayout({"row": row, "number": number, "last": 1, "value": value})
 
 
 def nonzero(word) -> Value:
@@ -30,8 +31,8 @@ def nonzero(word) -> Value:
 class Dealer(wiring.Component):
     """Takes in order what a layer's neurons have for their lanes, in every cycle a word of the neuron lanes or a single neuron.
 
-    Neuron i goes to lane i mod P, row `base` + i div P. `start` begins a layer; `ends`: the word is the last of its row of
-    lanes, or of the `words` of the layer.
+    Neuron i goes to lane i mod P, row `base` + i div P. `start` begins a layer, whose neurons come one by one if it is `serial`;
+    `ends`: the word is the last of its row of lanes, or of the `words` of the layer.
 
     Timing:   one word a cycle. Where lanes lie far away they get their words `Wires.ends` cycles later
     """
@@ -44,6 +45,7 @@ class Dealer(wiring.Component):
                 "start": In(1),
                 "base": In(fields["delta_row"]),
                 "words": In(fields["words"]),
+                "serial": In(1),
                 "valid": In(1),
                 "mask": In(machine.neuron_lanes),
                 "last": Out(1),
@@ -57,7 +59,7 @@ class Dealer(wiring.Component):
         m = Module()
         c, late = self.machine, lambda value: delay(m, value, self.machine.wires.ends)
         part, left, row = Signal(c.lanes // c.neuron_lanes, init=1), Signal.like(self.words), Signal.like(self.base)
-        whole = self.mask[-1] if c.both_ways else Const(1)  # neurons come one by one otherwise
+        whole = ~self.serial | self.mask[-1]
         strobes = Cat(late(self.mask) & bit.replicate(c.neuron_lanes) for bit in late(part))
         m.d.comb += [
             self.last.eq(left == 1),
@@ -79,7 +81,9 @@ class DeltaLists(wiring.Component):
     neurons' program names. Two lists are kept, odd and even, since an error passes back while the next list is written. A row
     that `deals` hands on spikes and traces, and lists nothing.
 
-    Timing:   one word a cycle, read latency 1 cycle; where lanes lie far away `nonzero` tells whether a word has a delta
+    `nonzero` tells, with a word, whether it has a delta (the function of that name).
+
+    Timing:   one word a cycle, read latency 1 cycle
     """
 
     def __init__(self, machine: Machine):
@@ -91,6 +95,7 @@ class DeltaLists(wiring.Component):
                 "row": In(row_layout(neuron_fields(machine))),
                 "valid": In(1),
                 "word": In(own_word(machine)),
+                "nonzero": In(1),
                 "write": Out(machine.lanes),
                 "write_row": Out(neuron_fields(machine)["delta_row"]),
                 "read_odd": In(1),
@@ -99,7 +104,6 @@ class DeltaLists(wiring.Component):
                 "read_data": Out(delta_entry(machine)),
                 "length": Out(self.index_bits + 1),
             }
-            | ({"nonzero": In(1)} if machine.wires.ends else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -110,28 +114,28 @@ class DeltaLists(wiring.Component):
         writer, reader = memory.write_port(), memory.read_port()
         odd, seen, entry, listing = Signal(), Signal(), Signal(delta_entry(c)), Signal()
         lengths = Array(Signal(self.index_bits + 1, name=f"length_{parity}") for parity in ("even", "odd"))
-        any_delta, over, turned = Signal(), Signal(), row.turned if c.both_ways else 0
+        any_delta, over = Signal(), Signal()
         m.d.comb += [
             dealer.start.eq(self.start),
             dealer.base.eq(row.delta_row),
             dealer.words.eq(row.words),
+            dealer.serial.eq(row.turned),
             dealer.valid.eq(self.valid),
             dealer.mask.eq(self.word.mask),
             self.write.eq(dealer.write),
             self.write_row.eq(dealer.write_row),
-            any_delta.eq(seen | (self.nonzero if c.wires.ends else nonzero(self.word))),
-            over.eq(self.valid & (dealer.ends | turned)),
+            any_delta.eq(seen | self.nonzero),
+            over.eq(self.valid & (dealer.ends | row.turned)),
             writer.addr.eq(lengths[odd] | (odd << self.index_bits)),
             writer.data.eq(entry),
             writer.data.last.eq(dealer.last),
+            writer.data.value.eq(self._single()),
             writer.en.eq(over & any_delta & listing),
             reader.addr.eq(self.read_index | (self.read_odd << self.index_bits)),
             reader.en.eq(self.read_enable),
             self.read_data.eq(reader.data),
             self.length.eq(lengths[self.read_odd]),
         ]
-        if c.both_ways:
-            m.d.comb += writer.data.value.eq(self._single())
         with m.If(self.start):
             m.d.sync += [seen.eq(0), entry.row.eq(row.weight_row), entry.number.eq(0), listing.eq(~row.deals)]
             with m.If(~row.deals):
@@ -149,7 +153,7 @@ class DeltaLists(wiring.Component):
         word: Value = Mux(self.word.mask[0], self.word.lane[0], 0)
         for lane, of_neuron in zip(list(self.word.lane)[1:], list(self.word.mask)[1:], strict=True):
             word = word | Mux(of_neuron, lane, 0)
-        return word[: self.machine.delta.bits]
+        return word[: self.machine.turned(self.machine.delta.bits)]
 
 
 def erring(row) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,13 +20,11 @@ class Command(wiring.Component):
     ``OP_SEEK``, address: only that. Header ``OP_NEXT | count << 8``: `count` words go to the address reached. A header with another
     operation is dropped. Nothing moves while the core is `busy`.
 
-    Timing:   one word a cycle; a read answers after 3 cycles. Where memories lie far apart (`machine.wires.ends`) a word written
-              takes 3 cycles, in which a run that it starts shows in `busy`. There, words are read one after the other, each in
-              `moves` + 1 cycles (10 for 100 lanes), because a word that comes from far away cannot be stopped
+    Timing:   one word a cycle; a read answers after 3 cycles
     """
 
     def __init__(self, machine: Machine):
-        self.moves, self.far = 2 + far_moves(machine), machine.wires.ends > 0  # moves that the core's memories take
+        self.moves = 2 + far_moves(machine)  # that the core's memories take
         known = regions(machine).values()
         self.row_bits = bits_for(max(region.depth for region in known))
         self.lane_bits = bits_for(max(region.lanes for region in known))
@@ -44,12 +42,15 @@ class Command(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        request, host = self._request(m), self.host
+        self.words, host = self._words(m), self.host
         # As many bits of an address as this core has: the others are 0, which makes every memory's comparison of them smaller.
         left, row = Signal(BURST_BITS), Signal(self.row_bits)
         lane, region = Signal(self.lane_bits), Signal(self.region_bits)
-        fetch, under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
-        answered = self._answers(m, fetch, under_way)
+        self.fetch, self.under_way = Signal(), Signal(self.moves)  # the word is asked for, on its way, at last at `data_r`
+        self.answered = Signal()  # no answer is to come: only then may the core begin
+        self.fetched = Signal()  # the next word may be asked for
+        self.known, self.settled = Signal(), Signal()  # the memories know which is meant; nothing that was written is at work
+        request, addressed = self.words, {OP_WRITE: "WRITE", OP_READ: "READ", OP_SEEK: "HEADER"}
         m.d.comb += [
             host.hosting.eq(self.idle),
             host.region.eq(region),
@@ -57,18 +58,14 @@ class Command(wiring.Component):
             host.row.eq(row),
             host.data_w.eq(request.payload),
         ]
-        # `known`: the memories know which of them is meant
-        known, writing, wrote, settled = Signal(), Signal(), Signal(), ~self.busy
-        addressed = {OP_WRITE: "WRITE", OP_READ: "READ", OP_SEEK: "HEADER"}
-        m.d.sync += known.eq(1)
-        if self.far:  # a word is written from a register, and `busy` tells a cycle later what it began
-            settled &= ~writing & ~wrote
-            m.d.sync += [writing.eq(0), wrote.eq(writing)]
+        m.d.sync += self.known.eq(1)
         with m.If(host.enable):
-            m.d.sync += under_way.eq(Cat(fetch, under_way))
+            m.d.sync += self.under_way.eq(Cat(self.fetch, self.under_way))
+        self._settle(m)
+        self._answer(m)
         with m.FSM():
             with m.State("HEADER"):
-                m.d.comb += request.ready.eq(settled & answered)
+                m.d.comb += request.ready.eq(self.settled & self.answered)
                 m.d.sync += left.eq(request.payload[8:])
                 with m.If(request.valid & request.ready), m.Switch(request.payload[:8]):
                     for op, state in addressed.items():
@@ -81,47 +78,92 @@ class Command(wiring.Component):
                     m.d.comb += request.ready.eq(1)
                     address = request.payload
                     m.d.sync += [row.eq(address), lane.eq(address[ROW_BITS:]), region.eq(address[ROW_BITS + LANE_BITS :])]
-                    m.d.sync += known.eq(0)
+                    m.d.sync += self.known.eq(0)
                     with m.If(request.valid):
                         m.next = state
             with m.State("WRITE"):
-                if self.far:
-                    m.d.sync += writing.eq(request.valid & settled & known)
-                    m.d.comb += [request.ready.eq(writing), host.write.eq(writing)]
-                else:
-                    m.d.comb += [request.ready.eq(settled & known), host.write.eq(request.valid & settled & known)]
-                with m.If(host.write):
-                    m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
-                    with m.If(left == 1):
-                        m.next = "HEADER"
+                self._write(m)
+                self._count(m, host.write, left, row)
             with m.State("READ"):
-                m.d.comb += fetch.eq(answered if self.far else 1)
-                with m.If(fetch if self.far else host.enable):
-                    m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
-                    with m.If(left == 1):
-                        m.next = "HEADER"
+                self._read(m)
+                self._count(m, self.fetched, left, row)
         return m
 
-    def _answers(self, m: Module, fetch: Signal, under_way: Signal) -> Signal:
-        """Sends what is read. The result is high while no answer is to come: only then may the core begin."""
-        reply, host = self.reply, self.host
-        there, answered = under_way[-1], Signal(init=int(self.far))
-        if self.far:
-            kept, keep = Signal(HOST_BITS, reset_less=True), Signal()  # a word that is not taken at once
-            m.d.comb += [host.enable.eq(1), reply.valid.eq(keep | there), reply.payload.eq(Mux(keep, kept, host.data_r))]
-            m.d.sync += [keep.eq(reply.valid & ~reply.ready), kept.eq(reply.payload)]
-            m.d.sync += answered.eq(~(fetch | under_way[:-1].any() | (reply.valid & ~reply.ready)))
-        else:
-            m.d.comb += [answered.eq(~under_way.any()), host.enable.eq(~there | reply.ready)]
-            m.d.comb += [reply.valid.eq(there), reply.payload.eq(host.data_r)]
-        return answered
+    def _count(self, m: Module, moved: Value, left: Signal, row: Signal) -> None:
+        """A word of the burst was moved."""
+        with m.If(moved):
+            m.d.sync += [row.eq(row + 1), left.eq(left - 1)]
+            with m.If(left == 1):
+                m.next = "HEADER"
 
-    def _request(self, m: Module) -> stream.Interface:
-        """The words to come, from a register where it is far to the memories."""
-        if not self.far:
-            return self.request
+    def _words(self, m: Module) -> stream.Interface:
+        """The words to come."""
+        return self.request
+
+    def _settle(self, m: Module) -> None:
+        m.d.comb += self.settled.eq(~self.busy)
+
+    def _write(self, m: Module) -> None:
+        """In state WRITE."""
+        request, host, known, settled = self.words, self.host, self.known, self.settled
+        m.d.comb += [request.ready.eq(settled & known), host.write.eq(request.valid & settled & known)]
+
+    def _read(self, m: Module) -> None:
+        """In state READ."""
+        m.d.comb += [self.fetch.eq(1), self.fetched.eq(self.host.enable)]
+
+    def _answer(self, m: Module) -> None:
+        """What is read is sent. If it is not taken, all that is under way stops."""
+        reply, host, there = self.reply, self.host, self.under_way[-1]
+        m.d.comb += [self.answered.eq(~self.under_way.any()), host.enable.eq(~there | reply.ready)]
+        m.d.comb += [reply.valid.eq(there), reply.payload.eq(host.data_r)]
+
+
+class FarCommand(Command):
+    """The same where memories lie far apart.
+
+    Timing:   a word written takes 3 cycles, in which a run that it starts shows in `busy`. Words are read one after the other, each
+              in `moves` + 1 cycles (10 for 100 lanes), because a word that comes from far away cannot be stopped
+    """
+
+    def _words(self, m: Module) -> stream.Interface:
+        """The words to come, from a register."""
         words = stream.Signature(HOST_BITS).create()
         m.d.comb += [self.request.ready.eq(~words.valid | words.ready), self.waiting.eq(words.valid)]
         with m.If(self.request.ready):
             m.d.sync += [words.valid.eq(self.request.valid), words.payload.eq(self.request.payload)]
         return words
+
+    def _settle(self, m: Module) -> None:
+        """A word is written from a register, and `busy` tells a cycle later what it began."""
+        self.writing, wrote = Signal(), Signal()
+        m.d.comb += self.settled.eq(~self.busy & ~self.writing & ~wrote)
+        m.d.sync += [self.writing.eq(0), wrote.eq(self.writing)]
+
+    def _write(self, m: Module) -> None:
+        m.d.sync += self.writing.eq(self.words.valid & self.settled & self.known)
+        m.d.comb += [self.words.ready.eq(self.writing), self.host.write.eq(self.writing)]
+
+    def _read(self, m: Module) -> None:
+        m.d.comb += [self.fetch.eq(self.answered), self.fetched.eq(self.answered)]
+
+    def _answer(self, m: Module) -> None:
+        """What is read is sent, and kept if it is not taken at once."""
+        reply, host, under_way = self.reply, self.host, self.under_way
+        kept, keep, answered = Signal(HOST_BITS, reset_less=True), Signal(), Signal(init=1)
+        m.d.comb += [
+            host.enable.eq(1),
+            reply.valid.eq(keep | under_way[-1]),
+            reply.payload.eq(Mux(keep, kept, host.data_r)),
+            self.answered.eq(answered),
+        ]
+        m.d.sync += [
+            keep.eq(reply.valid & ~reply.ready),
+            kept.eq(reply.payload),
+            answered.eq(~(self.fetch | under_way[:-1].any() | (reply.valid & ~reply.ready))),
+        ]
+
+
+def command(machine: Machine) -> Command:
+    """The commands of a machine's core."""
+    return FarCommand(machine) if machine.wires.ends else Command(machine)

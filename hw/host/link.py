@@ -288,12 +288,12 @@ class Endpoint(wiring.Component):
         m = Module()
         m.submodules.receiver = receiver = Receiver(self.link.buffer)
         m.submodules.executor = executor = Executor(self.machine, self.link)
-        if self.machine.wires.ends:  # a ring of block RAM is slow, and may lie far away
-            m.submodules.near = near = StreamRegister(8)
-            connect(m, receiver.o, near.i)
-            connect(m, near.o, executor.frames)
-        else:
-            connect(m, receiver.o, executor.frames)
+        frames = receiver.o
+        for n in range(self.machine.wires.ends):  # a ring of block RAM is slow, and may lie far away
+            m.submodules[f"near_{n}"] = near = StreamRegister(8)
+            connect(m, frames, near.i)
+            frames = near.o
+        connect(m, frames, executor.frames)
         connect(m, executor.request, flipped(self.request))
         connect(m, flipped(self.reply), executor.reply)
         done = executor.idle & ~receiver.o.valid

@@ -9,8 +9,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
-from hw.memory import Bank, HostBus, Select, damaged, follow, found_in
-from hw.memory_map import regions
+from hw.memory import Bank, HostBus, Select, follow, found_in
+from hw.memory_map import DAMAGED_BITS, regions
 from hw.numbers import PIXEL_FRAC, bits_for
 
 
@@ -111,8 +111,8 @@ class Frame(wiring.Component):
                 "index": Out(self.index_bits),
                 "value": Out(PIXEL_FRAC),
                 "length": Out(self.index_bits + 1),
+                "damaged": Out(DAMAGED_BITS),
             }
-            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
@@ -132,13 +132,19 @@ class Frame(wiring.Component):
             bank.read_enable.eq(self.read_enable),
             self.value.eq(bank.read_data[:PIXEL_FRAC]),
             self.index.eq(bank.read_data[PIXEL_FRAC:]),
+            self.damaged.eq(found_in([bank])),
         ]
-        if self.machine.parity:
-            m.d.comb += self.damaged.eq(found_in([bank]))
         length = Signal.like(self.length)
         m.d.comb += self.length.eq(length)
         with m.If(meant):
             m.d.sync += length.eq(at + (pixel != 0))
         return m
+
+
+class NoFrame(Frame):
+    """In place of the frame in a machine that takes none: empty."""
+
+    def elaborate(self, platform) -> Module:
+        return Module()
 
 

@@ -60,9 +60,7 @@ class Membrane(wiring.Component):
         # and fire, on the way out
         unit, event, theta = (pipe.reg(v, 3) for v in (i.unit, i.event, i.theta))
         s = Mux(unit, event, u >= theta)
-        one = c.trace.one
-        if c.capacity.values:
-            one = Mux(unit, pipe.reg(i.value, 3) << (c.trace.f - PIXEL_FRAC), one)
+        one = Mux(unit & pipe.reg(i.valued, 3), pipe.reg(i.value, 3) << (c.trace.f - PIXEL_FRAC), c.trace.one)
         m.d.comb += [
             o.index.eq(pipe.reg(i.index, 3 + far)),
             o.unit.eq(pipe.reg(unit, far)),

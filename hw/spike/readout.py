@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.machine import Machine
-from hw.memory import Bank, HostBus, damaged, fan_out, found_in
-from hw.memory_map import regions
+from hw.memory import Bank, HostBus, fan_out, found_in
+from hw.memory_map import DAMAGED_BITS, regions
 from hw.numbers import bits_for
 
 
@@ -36,8 +36,8 @@ class Readout(wiring.Component):
                 "firing": Out(bits_for(machine.capacity.classes + 1)),
                 "winner": Out(8),
                 "host": In(HostBus()),
+                "damaged": Out(DAMAGED_BITS),
             }
-            | damaged(machine)
         )
 
     def elaborate(self, platform) -> Module:
@@ -45,8 +45,7 @@ class Readout(wiring.Component):
         c = self.machine
         m.submodules.bank = bank = Bank(regions(c)["count"])
         fan_out(m, self.host, [bank])
-        if c.parity:
-            m.d.comb += self.damaged.eq(found_in([bank]))
+        m.d.comb += self.damaged.eq(found_in([bank]))
         index, firing, winner = Signal(bits_for(c.capacity.classes)), Signal.like(self.firing), Signal.like(self.winner)
         following, count = Signal.like(index), Signal(8)
         m.d.comb += [

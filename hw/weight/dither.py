@@ -68,15 +68,19 @@ class TileHash(wiring.Component):
     input's index then flip some bits, and so do those lower bits of the neuron's index that are the same in all lanes.
 
     Numerics: docs/numerics.md, "Random bits"
-    Timing:   latency 2 cycles, one word a cycle; with `holds`, `word` stays while `enable` is low
+    Timing:   latency 2 cycles, one word a cycle; `word` stays while `enable` is low
     Golden:   sw/golden/weight/dither.py, equal in every bit
     """
 
-    def __init__(self, *, holds: bool = False) -> None:
-        self.holds = holds
+    def __init__(self) -> None:
         super().__init__(
-            {"mixed": In(WORD), "neuron_low": In(TILE_BITS), "input_low": In(TILE_BITS), "word": Out(WORD)}
-            | ({"enable": In(1)} if holds else {})
+            {
+                "mixed": In(WORD),
+                "neuron_low": In(TILE_BITS),
+                "input_low": In(TILE_BITS),
+                "enable": In(1, init=1),
+                "word": Out(WORD),
+            }
         )
 
     def elaborate(self, platform) -> Module:
@@ -91,7 +95,8 @@ class TileHash(wiring.Component):
         x, y, neuron_low, input_low = values
         word = Cat(y, x) ^ Cat(neuron_low[neuron_bit(k)] ^ input_low[input_bit(k)] for k in range(WORD))
         held = Signal(WORD, name="held", reset_less=True)
-        m.d.sync += held.eq(Mux(self.enable, word, held) if self.holds else word)
+        with m.If(self.enable):
+            m.d.sync += held.eq(word)
         m.d.comb += self.word.eq(held)
         return m
 
@@ -118,6 +123,7 @@ class Dither(wiring.Component):
                 "layer": In(LAYER_BITS),
                 "group": In(bits_for(machine.lane_groups)),
                 "unit": In(bits_for(max(machine.capacity.fan_in, machine.listed_deltas))),
+                "turned": In(1),
                 "enable": In(1, init=1),
                 "next": In(1),
                 "state": Out(WORD, init=1),
@@ -125,7 +131,6 @@ class Dither(wiring.Component):
                 "data": In(WORD),
                 "word": Out(WORD).array(machine.lanes),
             }
-            | ({"turned": In(1)} if machine.both_ways else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -143,13 +148,13 @@ class Dither(wiring.Component):
         else:  # several groups of lanes make a tile
             groups = bits_for(TILE // lanes)
             place, low = self.group >> groups, (self.group[:groups] * lanes)[:TILE_BITS]
-        turned, unit = (self.turned if self.machine.both_ways else Const(0)), delay(m, self.unit, early)
+        unit = delay(m, self.unit, early)
         of_unit = unit >> TILE_BITS
-        mixed = self.state ^ Mux(turned, key(self.layer - 1, of_unit, 0), key(self.layer - 1, 0, of_unit))
+        mixed = self.state ^ Mux(self.turned, key(self.layer - 1, of_unit, 0), key(self.layer - 1, 0, of_unit))
         word = Cat(mixed, _part(unit, 0, TILE_BITS), _part(delay(m, low, early), 0, TILE_BITS), delay(m, place, early))
-        turned_in = spread(m, turned, wires.tree, lanes) if self.machine.both_ways else [turned] * lanes
+        turned_in = spread(m, self.turned, wires.tree, lanes)
         for block, far in enumerate(spread(m, word, wires.tree, lanes)[::TILE]):
-            m.submodules[f"hash_{block}"] = tile = TileHash(holds=self.machine.shared)
+            m.submodules[f"hash_{block}"] = tile = TileHash()
             at, lows = far[WORD + 2 * TILE_BITS :] + block, [far[WORD + k * TILE_BITS :][:TILE_BITS] for k in range(2)]
             of_block = turned_in[block * TILE]  # `turned`, from a register near the block
             of_lanes = Mux(of_block, key(0, 0, at), key(0, at, 0))
@@ -157,9 +162,8 @@ class Dither(wiring.Component):
                 tile.mixed.eq(delay(m, far[:WORD] ^ of_lanes, tree)),
                 tile.input_low.eq(delay(m, Mux(of_block, lows[1], lows[0]), tree)),
                 tile.neuron_low.eq(delay(m, Mux(of_block, lows[0], lows[1]), tree)),
+                tile.enable.eq(self.enable),
             ]
-            if self.machine.shared:
-                m.d.comb += tile.enable.eq(self.enable)
             near = delay(m, tile.word, wires.ends)
             for lane in range(block * TILE, min(lanes, (block + 1) * TILE)):
                 own = lane % TILE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,8 +11,7 @@ from hw.machine import Machine
 from hw.numbers import PIXEL_FRAC, bits_for
 from hw.pipeline import delay
 from hw.program import LaneOp, lane_fields
-from hw.streams import operand_bits, row_layout
-from hw.weight.lanes import row_op
+from hw.streams import operand_bits, row_layout, row_op
 
 
 def source(index_bits: int, **data) -> wiring.Signature:
@@ -61,8 +60,8 @@ class Sweeper(wiring.Component):
                 "units": Out(source(self.unit_bits, unit=self.unit_bits, value=PIXEL_FRAC + 1)),
                 "groups": Out(source(bits_for(machine.listed_deltas), entry=delta_entry(machine))),
                 "trace": In(signed(machine.trace.bits)),
+                "value": In(PIXEL_FRAC),
             }
-            | ({"value": In(PIXEL_FRAC)} if machine.capacity.values else {})
         )
 
     def elaborate(self, platform) -> Module:
@@ -70,11 +69,12 @@ class Sweeper(wiring.Component):
         c, row = self.machine, self.row
         self.forward, self.backward, self.apply = (row.op == op for op in (LaneOp.FORWARD, LaneOp.BACKWARD, LaneOp.APPLY))
         self.summing = self.forward | self.backward
-        self.turned = row.turned if c.both_ways else Const(0)
+        lazy = Const(c.lazy)  # learned lazily, only inputs with a trace are applied
+        self.apply_all, self.apply_traced = self.apply & ~lazy, self.apply & lazy
         self.empty, self.move = Signal(), Signal()
         self.outer, self.inner, self.outer_last, self.inner_last = self._count(m)
         self._rows(m)
-        m.d.comb += self.operand.eq(self._operand(m, c))
+        m.d.comb += self.operand.eq(self._operand(m))
         return m
 
     def _count(self, m: Module) -> tuple:
@@ -82,13 +82,12 @@ class Sweeper(wiring.Component):
         c, row, units, groups = self.machine, self.row, self.units, self.groups
         forward, backward = self.forward, self.backward
         counter = bits_for(max(c.capacity.population, c.capacity.fan_in) + 1)
-        every_input = self.apply if not c.lazy else Const(0)
         outer, inner, outer_end, inner_end = (Signal(counter, name=n) for n in ("outer", "inner", "outer_end", "inner_end"))
         outer_last, inner_last = outer == outer_end, inner == inner_end
         self.group_row, active = Signal(len(row.row)), Signal()
         outer_length = Mux(forward | self.apply, row.groups, Mux(backward, row.fan_in, groups.length))
         in_list = Mux(backward, groups.length, units.length)
-        inner_length = Mux(every_input | (self.turned & ~backward), row.fan_in, in_list)
+        inner_length = Mux(self.apply_all | (row.turned & ~backward), row.fan_in, in_list)
         m.d.comb += [
             units.index.eq(inner),
             groups.index.eq(Mux(backward, inner, outer)),
@@ -141,32 +140,28 @@ class Sweeper(wiring.Component):
             ]
         # decoded a cycle later, before the first row comes
         counting, dense, self.nothing = Signal(), Signal(), self.empty & self.summing
-        counts = self.backward if c.lazy else self.backward | self.apply
-        m.d.sync += [counting.eq(self.turned | counts), dense.eq(self.forward | self.apply)]
+        m.d.sync += [counting.eq(row.turned | self.backward | self.apply_all), dense.eq(self.forward | self.apply)]
         unit, number = Mux(counting, counted, self.units.unit), Mux(dense, group, groups.entry.number)
         ends = Mux(self.backward, top, last)  # of a turned layer: the row of its last inputs
-        rest = Mux(self.turned, ends, Mux(dense, top, groups.entry.last))  # a row in which `row.rest` lanes have a synapse
+        rest = Mux(row.turned, ends, Mux(dense, top, groups.entry.last))  # a row in which `row.rest` lanes have a synapse
         m.d.comb += [
             op.row.eq(Mux(dense, base, groups.entry.row) + unit),
-            op.delta_row.eq(row.delta_row + Mux(self.turned, counted, Mux(self.nothing, 0, number))),
+            op.delta_row.eq(row.delta_row + Mux(row.turned, counted, Mux(self.nothing, 0, number))),
             op.first.eq(first),
             op.last.eq(last),
+            op.group.eq(Mux(row.turned, counted, number)),
+            op.unit.eq(Mux(row.turned, number, unit)),
             self.counted.eq(Mux(self.nothing, 0, Mux(rest, row.rest, c.lanes))),
         ]
-        if c.stochastic:
-            m.d.comb += [op.group.eq(Mux(self.turned, counted, number)), op.unit.eq(Mux(self.turned, number, unit))]
 
-    def _operand(self, m: Module, c: Machine):
-        """Stage C: the operand."""
-        pixel, gathering = Signal(PIXEL_FRAC + 1), self.row.op == LaneOp.GATHER
-        late = delay(m, pixel, c.wires.ends)
-        traced = self.apply if c.lazy else (gathering | (self.row.op == LaneOp.DESCEND)) & ~self.row.pixels
-        m.d.sync += pixel.eq(Mux(self.nothing, 0, self.units.value))
-        if c.capacity.values:
-            late = Mux(self.row.values, Mux(self.nothing, 0, self.value), late)
-        own = Mux(traced, self.trace, Mux(self.forward, late, late << (c.trace.f - PIXEL_FRAC)).as_signed())
-        if not c.both_ways:
-            return own
-        delta = Signal(signed(c.delta.bits))
-        m.d.sync += delta.eq(Mux(self.nothing, 0, self.groups.entry.value.as_value()))
-        return Mux(self.turned, delay(m, delta, c.wires.ends), own)
+    def _operand(self, m: Module) -> Value:
+        """Stage C: a trace, the input's value, or the delta of a neuron whose layer is banked by its inputs."""
+        c, row, pixel, delta = self.machine, self.row, Signal(PIXEL_FRAC + 1), Signal(signed(self.machine.delta.bits))
+        m.d.sync += [
+            pixel.eq(Mux(self.nothing, 0, self.units.value)),
+            delta.eq(Mux(self.nothing, 0, self.groups.entry.value.as_value())),
+        ]
+        traced = self.apply_traced | ((row.op == LaneOp.GATHER) | (row.op == LaneOp.DESCEND)) & ~row.pixels
+        value = Mux(row.values, Mux(self.nothing, 0, self.value), delay(m, pixel, c.wires.ends))
+        scaled = Mux(self.forward, value, value << (c.trace.f - PIXEL_FRAC)).as_signed()
+        return Mux(row.turned, delay(m, delta, c.wires.ends), Mux(traced, self.trace, scaled))

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from amaranth.sim import Simulator
 
-from hw.host.command import Command
+from hw.host.command import command as commands_of
 from hw.machine import FAR, NEAR, WIRES, Machine
 from hw.memory_map import LANE_BITS, OP_READ, OP_WRITE, REGISTERS, ROW_BITS
 from hw.network import Network
@@ -20,7 +20,7 @@ ELSEWHERE = 1 << LANE_BITS + ROW_BITS  # a memory that is not the registers
 def test_a_header_waits_until_all_words_are_answered(wires, wait):
     """A write must not start the core while a reply waits for a host that stopped reading, nor come before the memories know who is
     meant."""
-    command = Command(MACHINE.replace(wires=wires))
+    command = commands_of(MACHINE.replace(wires=wires))
     send = [OP_READ | len(WORDS) << 8, ELSEWHERE, OP_WRITE | 1 << 8, REGISTERS["run"].address, 0]
     got, written, at = [], [], []
 

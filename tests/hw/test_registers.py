@@ -14,8 +14,8 @@ from hw.numbers import LAYERS_MAX, UNITS_MAX
 from hw.plan import compile
 from hw.program import NeuronOp
 from hw.spike.lists import UnitList
-from hw.spike.neurons import Walker
 from hw.spike.readout import Readout
+from hw.spike.walker import Walker
 from hw.weight.dither import TILE, WORD, Dither, TileHash
 from sw.golden.error import descent
 from sw.golden.spike import readout as golden_readout
@@ -119,11 +119,10 @@ def test_the_golden_words_of_a_layer_are_those_of_its_weights():
 
 @pytest.mark.parametrize("holds", [False, True])
 def test_a_tile_hashes_what_it_is_given(holds):
-    rng, tile = np.random.default_rng(9), TileHash(holds=holds)
+    rng, tile = np.random.default_rng(9), TileHash()
 
     async def bench(ctx):
-        if holds:
-            ctx.set(tile.enable, 1)
+        ctx.set(tile.enable, 1)
         for _ in range(200):
             mixed, neuron, unit = int(rng.integers(1 << WORD)), int(rng.integers(TILE)), int(rng.integers(TILE))
             for port, value in ((tile.mixed, mixed), (tile.neuron_low, neuron), (tile.input_low, unit)):
@@ -265,6 +264,7 @@ async def hand_over(ctx, lists, row, deltas, *, serial=False):
         word = {i % width: int(deltas[i])} if serial else {q: int(delta) for q, delta in enumerate(deltas[i : i + width])}
         mask = sum(1 << q for q in word)
         ctx.set(lists.word, {"mask": mask, "lane": [word.get(q, -1) for q in range(width)]})
+        ctx.set(lists.nonzero, any(word.values()))
         first = i - i % width
         assert ctx.get(lists.write) == mask << first % lanes and ctx.get(lists.write_row) == row["delta_row"] + i // lanes
         await ctx.tick()
