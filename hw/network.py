@@ -95,6 +95,10 @@ class Network(Numbers):
         for field in ("centred", "remainder"):
             if getattr(self, field) and (self.cadence != "sample" or self.lazy):
                 raise self.bad(field, "False at cadence step or where lazy is True")
+        if self.decay and (self.lazy or self.w.i > self.grad.i or self.weight_unit >= self.trace.bits - 1):
+            legal = (f"False where lazy is True, where w = {self.w} has more integer bits than grad = {self.grad}, or where delta ="
+                     f" {self.delta} and trace = {self.trace} have {self.trace.bits - 1} fraction bits more than w")  # fmt: skip
+            raise self.bad("decay", legal)
         if self.remainder and self.stochastic:
             raise self.bad("remainder", "False where stochastic is True")
         if self.slower and not (len(self.slower) == self.n_layers and all(whole(k) and 0 <= k <= RATE_MAX for k in self.slower)):

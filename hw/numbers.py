@@ -75,10 +75,12 @@ def bits_for(n: int) -> int:
     return max(1, ceil_log2(n))
 
 
-def mean_factor(n: int) -> tuple[int, int]:
-    """A mean over `n` is the sum times the first number, shifted right by the second: 1/n with 16 bits."""
-    shift = 15 + ceil_log2(n)
-    return ((1 << shift) + n // 2) // n, shift
+MEAN_BITS = 15
+
+
+def mean_factor(n: int) -> int:
+    """A mean over `n` values is their sum, shifted by ceil(log2 n), times this, shifted by MEAN_BITS, both times to nearest."""
+    return ((1 << MEAN_BITS + ceil_log2(n)) + n // 2) // n
 
 
 def whole(value: object) -> bool:
@@ -154,6 +156,11 @@ class Numbers:
     def alpha_grad_shift(self) -> int:
         """delta * leakage trace to a gradient."""
         return self.delta.f + self.u.f - self.grad.f
+
+    @property
+    def weight_unit(self) -> int:
+        """A weight times 2**weight_unit is what a delta times a trace is to a gradient: the gradient of a weight that decays."""
+        return self.delta.f + self.trace.f - self.w.f
 
     def weight_shift(self, rate: int) -> int:
         """Gradient to weight update at learning rate 2**-rate."""

@@ -15,6 +15,7 @@ from hw.numbers import (
     DECAY_SAMPLES,
     GRADED_ENTRIES,
     LAYERS_MAX,
+    MEAN_BITS,
     PHI_ENTRIES,
     PHI_FRAC,
     PHI_STEP_FRAC,
@@ -55,7 +56,7 @@ NUMBERS = (
     "is_static", "is_frames", "stochastic", "each_step", "lazy", "graded", "decay", "remainder",
     "steps", "classes", "layers", "neurons", "thresholds", "units", "synapses", "inputs",
     "one", "trace_frac", "alpha_frac", "alpha_one", "alpha_min", "theta_min", "w_frac", "u_frac", "pixel_frac", "phi_frac",
-    "phi_step_frac", "phi_entries", "graded_entries", "decay_samples", "rate_max",
+    "phi_step_frac", "phi_entries", "graded_entries", "decay_samples", "rate_max", "mean_bits",
     "delta_shift", "current_shift", "weight_grad_shift", "alpha_grad_shift", "weight_shift", "theta_shift",
     "batch", "gathered", "aged", "rate_w", "rate_theta", "rate_alpha", "rate_decay", "rng", "sops", "sops_dense",
 )  # fmt: skip
@@ -106,7 +107,7 @@ class FastNetwork(GoldenNetwork):
             "graded": c.output_error == "graded", "synapses": len(c.synapses), "inputs": c.sizes[0],
             "one": c.trace.one, "trace_frac": c.trace.f, "w_frac": c.w.f, "u_frac": c.u.f,
             "pixel_frac": PIXEL_FRAC, "phi_frac": PHI_FRAC, "phi_step_frac": PHI_STEP_FRAC, "phi_entries": PHI_ENTRIES,
-            "graded_entries": GRADED_ENTRIES, "decay_samples": DECAY_SAMPLES, "rate_max": RATE_MAX,
+            "graded_entries": GRADED_ENTRIES, "decay_samples": DECAY_SAMPLES, "rate_max": RATE_MAX, "mean_bits": MEAN_BITS,
             "weight_shift": c.weight_shift(0), "delta_shift": c.grad.f - c.delta.f, "theta_shift": c.theta_shift(0),
         }  # fmt: skip
         products = max((i.weights.weight.numel() for i in self.inputs if i.weights.taps is not None), default=0)
@@ -143,14 +144,14 @@ class FastNetwork(GoldenNetwork):
     def _synapses(self, of: Input) -> dict[str, int]:
         c, s = self.config, of.synapses
         held, shared = c.static and of.source == 0, of.weights.taps is not None
-        factor, shift = mean_factor(s.fan_in)
         places, taps = of.weights.taps.shape if of.weights.taps is not None else (1, 0)
         return {
             "number": s.number, "layer": s.layer - 1, "source": of.source, "n": s.weight_shape[0], "m": s.fan_in,
             "unit": of.traces.start, "traces": of.traces.stop - of.traces.start, "pairs": s.pairs,
             "shared": shared, "places": places, "taps_each": taps, "channels": s.below[0], "held": held,
             "gathers": of.weights.grad is not None, "centres": c.centres(s.layer), "slower": of.slower,
-            "grain": of.visit.neurons, "all_inputs": of.visit.all_inputs, "mean_factor": factor, "mean_shift": shift,
+            "grain": of.visit.neurons, "all_inputs": of.visit.all_inputs, "mean_factor": mean_factor(s.fan_in),
+            "mean_shift": ceil_log2(s.fan_in),
         }  # fmt: skip
 
     def _run(self, sample: np.ndarray, label: int, learn: str) -> None:

@@ -40,7 +40,7 @@ struct Network {
     Int is_static, is_frames, stochastic, each_step, lazy, graded, decay, remainder;
     Int steps, classes, layers, neurons, thresholds, units, synapses, inputs;
     Int one, trace_frac, alpha_frac, alpha_one, alpha_min, theta_min, w_frac, u_frac, pixel_frac, phi_frac, phi_step_frac, phi_entries;
-    Int graded_entries, decay_samples, rate_max;
+    Int graded_entries, decay_samples, rate_max, mean_bits;
     Int delta_shift, current_shift, weight_grad_shift, alpha_grad_shift, weight_shift, theta_shift;
     Int batch, gathered, aged;  // samples of a batch, how many of this one were learned from, and since weights decayed
     Int rate_w, rate_theta, rate_alpha, rate_decay, rng, sops, sops_dense;
@@ -402,9 +402,9 @@ void products(Network& net, const Synapses& s, const Int* delta, const Int* x) {
     }
 }
 
-// Gradients of deltas times `x`: they join G, or change the weights at once.
+// Gradients of deltas times `x`: they join G, or change the weights at once. A centred frame has no pixel that need not be visited.
 void gather(Network& net, const Synapses& s, const Int* delta, const Int* x) {
-    tally(net, visited(s, delta, x), s.pairs);
+    tally(net, visited(s, delta, s.held && s.centres && !s.shared ? nullptr : x), s.pairs);
     if (s.shared) products(net, s, delta, x);
     for (Int i = 0; i < s.n; ++i) {
         if (s.shared)
@@ -422,7 +422,7 @@ void gather(Network& net, const Synapses& s, const Int* delta, const Int* x) {
     if (!s.gathers) end_of_pass(net);
 }
 
-Int mean(const Synapses& s, Int sum) { return round_shift(sum * s.mean_factor, s.mean_shift); }
+Int mean(const Network& net, const Synapses& s, Int sum) { return round_shift(round_shift(sum, s.mean_shift) * s.mean_factor, net.mean_bits); }
 
 // What a held frame is in the gradient of the weights behind it, in `error`.
 void frame_factor(Network& net, const Synapses& s, const Int* sample) {
@@ -430,7 +430,7 @@ void frame_factor(Network& net, const Synapses& s, const Int* sample) {
     Int middle = 0;
     if (s.centres && !s.shared) {
         for (Int j = 0; j < pixels; ++j) middle += sample[j];
-        middle = mean(s, middle);
+        middle = mean(net, s, middle);
     }
     for (Int j = 0; j < pixels; ++j) net.error[j] = (sample[j] - middle) * (Int{1} << (net.trace_frac - net.pixel_frac));
 }
@@ -439,7 +439,7 @@ void frame_factor(Network& net, const Synapses& s, const Int* sample) {
 void centre(Network& net, const Synapses& s) {
     for (Int i = 0; i < s.n; ++i) {
         Int* grad = s.grad + i * s.m;
-        const Int middle = mean(s, std::accumulate(grad, grad + s.m, Int{0}));
+        const Int middle = mean(net, s, std::accumulate(grad, grad + s.m, Int{0}));
         for (Int j = 0; j < s.m; ++j) grad[j] = saturate(grad[j] - middle, net.grad);
     }
 }
@@ -482,7 +482,8 @@ void decay(Network& net) {
         for (Int i = 0; i < s.n; ++i)
             for (Int j = 0; j < s.m; ++j) {
                 Int& weight = s.weight[i * s.m + j];
-                if (weight) weight -= dither_shift(weight, net.rate_decay, random_word(net, s, i, j));
+                const Int n = net.weight_shift + net.rate_decay, grad = weight * (Int{1} << net.weight_shift);
+                if (weight) weight = saturate(weight - dither_shift(grad, n, random_word(net, s, i, j)), net.w);
             }
         net.rng = xorshift32(net.rng);
         tally(net, s.n * s.m, s.n * s.m);

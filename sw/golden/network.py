@@ -214,7 +214,7 @@ class GoldenNetwork:
         c, first = self.config, self.inputs[0]
         full = self.gathered == c.batch - 1
         if c.static and "w" in learn:
-            self._gather(first, self.input_grad, self._frame_factor(sample))
+            self._gather(first, self.input_grad, self._frame_factor(sample), every_unit=self._centres_frame)
         if learn and full and c.cadence == "sample":
             for layer in reversed(self.layers):
                 if "w" in learn:
@@ -229,10 +229,14 @@ class GoldenNetwork:
             self.gathered = 0 if full else self.gathered + 1
         self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], c)
 
+    @property
+    def _centres_frame(self) -> bool:
+        """Whether a held frame is centred: dense gradients behind it are centred so, as they do not gather."""
+        return self.config.static and self.config.centres(1) and not self.config.shares_weights(1)
+
     def _frame_factor(self, sample: Tensor) -> Tensor:
-        """A held frame as its gradients take it: dense ones are centred here, as they do not gather."""
-        c = self.config
-        return lanes.frame_factor(sample, c, centred=c.centres(1) and not c.shares_weights(1))
+        """A held frame as its gradients take it."""
+        return lanes.frame_factor(sample, self.config, centred=self._centres_frame)
 
     def _apply(self, of: Input) -> None:
         """An update with what has gathered in G."""
@@ -242,7 +246,7 @@ class GoldenNetwork:
         traced = self.weight_trace[of.traces] != 0
         visited = traced if c.lazy else slice(None)
         grad = self._gradient(of)
-        if c.centres(of.synapses.layer) and not (of.source == 0 and c.static and not c.shares_weights(1)):
+        if c.centres(of.synapses.layer) and not (of.source == 0 and self._centres_frame):
             grad = lanes.centre(grad, c)
         size = weights.weight.numel()
         self._count("update", size // len(traced) * int(traced.count_nonzero()) if c.lazy else size, size)
@@ -254,7 +258,7 @@ class GoldenNetwork:
         if self.aged == 0:
             for of in reversed(self.inputs):
                 assert of.dither
-                of.weights.weight = lanes.decay(of.weights.weight, self.rate_decay, of.dither(self.rng))
+                of.weights.weight = lanes.decay(of.weights.weight, self.rate_decay, self.config, of.dither(self.rng))
                 self.rng = xorshift32(self.rng)
                 self._count("update", of.weights.weight.numel(), of.weights.weight.numel())
 
@@ -335,9 +339,11 @@ class GoldenNetwork:
             total += values[source] << c.w.f
         self.current[at] = lanes.current(total, c)
 
-    def _gather(self, of: Input, delta: Tensor, factor: Tensor) -> None:
-        """The gradients of this step, or of a held frame: they join G, or are `_held` for an update at once."""
-        self._count("update", of.visited(delta, factor), of.synapses.pairs)
+    def _gather(self, of: Input, delta: Tensor, factor: Tensor, *, every_unit: bool = False) -> None:
+        """The gradients of this step, or of a held frame: they join G, or are `_held` for an update at once.
+
+        A centred frame has no pixel that need not be visited."""
+        self._count("update", of.visited(delta, None if every_unit else factor), of.synapses.pairs)
         grad = lanes.gradient(of.weights.products(delta, factor), self.config)
         if of.weights.grad is None:
             self._held = grad

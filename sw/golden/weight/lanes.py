@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hw.network import Network
-from hw.numbers import PIXEL_FRAC, mean_factor
+from hw.numbers import MEAN_BITS, PIXEL_FRAC, ceil_log2, mean_factor
 from sw.golden.fixed import dither_shift, round_shift, saturate
 
 
@@ -35,8 +35,8 @@ def frame_factor(pixels: Tensor, config: Network, *, centred: bool = False) -> T
 
 def mean(values: Tensor, axis: int) -> Tensor:
     """Means along an axis, rounded to nearest, by a factor instead of a division (docs/numerics.md)."""
-    factor, shift = mean_factor(values.shape[axis])
-    return round_shift(values.sum(axis) * factor, shift)
+    n = values.shape[axis]
+    return round_shift(round_shift(values.sum(axis), ceil_log2(n)) * mean_factor(n), MEAN_BITS)
 
 
 def centre(grad: Tensor, config: Network) -> Tensor:
@@ -65,6 +65,6 @@ def left_over(grad: Tensor, rate: int, config: Network) -> Tensor:
     return grad - (round_shift(grad, n) << n)
 
 
-def decay(weight: Tensor, rate: int, random: Tensor) -> Tensor:
+def decay(weight: Tensor, rate: int, config: Network, random: Tensor) -> Tensor:
     """Weights (N, M) less 2**-rate of themselves, rounded by the bits `random` (N, M)."""
-    return weight - dither_shift(weight, rate, random)
+    return descend(weight, weight << config.weight_shift(0), rate, config, random)

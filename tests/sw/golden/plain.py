@@ -268,15 +268,16 @@ class Plain:
             v["aged"] = {(): (v["aged"][()] + 1) % 16}
             for p in [p for l in range(last, 0, -1) for p in reversed(self.into[l]) if p.shape] if v["aged"][()] == 0 else []:
                 for w, old in v[p.weight].items():
-                    r = random_word(v["rng"][()], self.number[p.weight], *p.place(w)) % 2 ** self.rates[3]
-                    v[p.weight][w] = old - (old + r) // 2 ** self.rates[3]
+                    base = c.grad.f - c.w.f
+                    r = random_word(v["rng"][()], self.number[p.weight], *p.place(w)) % 2 ** (base + self.rates[3])
+                    v[p.weight][w] = clip(old - (old * 2**base + r) // 2 ** (base + self.rates[3]), c.w)
                 v["rng"] = {(): xorshift(v["rng"][()])}
         if learn and c.batch > 1:
             v["gathered"] = {(): 0 if full else self.gathered() + 1}
 
     def mean(self, total, n):
-        shift = next(k for k in range(20) if 2**k >= n) + 15
-        return rounded(total * ((2**shift + n // 2) // n), shift)
+        shift = next(k for k in range(20) if 2**k >= n)
+        return rounded(rounded(total, shift) * ((2 ** (shift + 15) + n // 2) // n), 15)
 
     def rate(self, l):
         return self.c.grad.f - self.c.w.f + min(self.rates[0] + (self.c.slower[l - 1] if self.c.slower else 0), 15)

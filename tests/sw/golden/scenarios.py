@@ -59,7 +59,8 @@ def random_config(random, net=dense_net, **fixed):
         formats["trace"] = Q(int(random.integers(*trace_bits)), int(random.integers(8, 16)))
         try:
             plain = bool(random.integers(2))
-            more = {name: not plain and random.random() < 0.5 for name in ("centred", "decay", "remainder")}
+            switches = () if plain or fixed.get("lazy") else ("centred", "decay", "remainder")
+            more = {name: bool(random.random() < 0.5) for name in switches}
             read = Network(net=net(random)).net
             return Network(
                 net=read,
@@ -149,6 +150,7 @@ def seldom(hit, form, net, *more):
         "delta_sum saturated": not form["lazy"],
         "centred": form["cadence"] == "step" or form["lazy"],
         "remainder": form["cadence"] == "step" or form["lazy"],
+        "decay": form["lazy"],
         **dict.fromkeys(("shared weights", "pooled", "shortcuts Conv", "shortcuts Identity"), net is dense_net),
     }
     return {name: hit[name] for name in (*CORNERS, *more) if hit[name] < 10 and not none.get(name)}
