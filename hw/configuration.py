@@ -10,21 +10,23 @@ from typing import Any
 
 from hw.machine import Machine
 from hw.memory_map import NETWORK_WORDS, REGISTERS, Region, regions, registers
-from hw.network import CADENCES, INPUTS, Network
+from hw.network import CADENCES, INPUTS, OUTPUT_ERRORS, Network
 from hw.notation import dense
+from hw.numbers import ceil_log2, mean_factor
 from hw.plan import Plan
 
-RECORD = 0x4F4E_0001
-"""First word of the record of a network: "ON", version 1. Any other value there: no network is held."""
+RECORD = 0x4F4E_0002
+"""First word of the record of a network: "ON", version 2. Any other value there: no network is held."""
 RECORD_DOCS = (
     (0, "0 to 31", f"{RECORD:#010x}; 0 or anything else: no network"),
     (1, "0 to 7", "time steps of a sample"),
     (1, "8 to 11", "input: " + ", ".join(f"{k} {name}" for k, name in enumerate(INPUTS))),
     (1, "12 to 15", "cadence: " + ", ".join(f"{k} {name}" for k, name in enumerate(CADENCES))),
-    (1, "16, 17", "stochastic rounding, lazy learning"),
+    (1, "16 to 21", "stochastic rounding, lazy learning, graded errors, centred gradients, decay, remainders"),
     (1, "24 to 31", "layers"),
     (2, "0 to 31", "samples of a batch"),
-    (f"{NETWORK_WORDS} on", "0 to 31", "units of the input and of every layer"),
+    (f"{NETWORK_WORDS} on", "0 to 23", "units of the input and of every layer"),
+    (f"{NETWORK_WORDS} on", "24 to 31", "what is added to the rate of the layer"),
 )
 CLEARED = ("delta", "alpha_grad", "event")
 """Memories that a configuration fills with 0, as far as the machine has them.
@@ -39,9 +41,11 @@ def record(network: Network) -> list[int]:
 
     Of the second word, steps, kinds, switches and layers have a byte each."""
     n = network
-    switches = n.stochastic | n.lazy << 1
+    flags = n.stochastic, n.lazy, n.output_error == "graded", n.centred, n.decay, n.remainder
+    switches = sum(flag << k for k, flag in enumerate(flags))
     kinds = INPUTS.index(n.input) | CADENCES.index(n.cadence) << 4
-    return [RECORD, n.steps | kinds << 8 | switches << 16 | n.n_layers << 24, n.batch, *n.sizes]
+    return [RECORD, n.steps | kinds << 8 | switches << 16 | n.n_layers << 24, n.batch,
+            *(size | slower << 24 for size, slower in zip(n.sizes, (0, *map(n.slower_by, n.layers)), strict=True))]  # fmt: skip
 
 
 def read_record(words: Sequence[int], machine: Machine) -> Network | None:
@@ -55,8 +59,11 @@ def read_record(words: Sequence[int], machine: Machine) -> Network | None:
     steps, kinds, switches, layers = (words[1] >> 8 * k & 0xFF for k in range(4))
     fields: dict[str, Any] = machine.formats
     try:
-        sizes = tuple(words[NETWORK_WORDS : NETWORK_WORDS + layers + 1])
-        return Network(net=dense(sizes), steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
+        of_layers = words[NETWORK_WORDS : NETWORK_WORDS + layers + 1]
+        slower = [word >> 24 for word in of_layers[1:]]
+        return Network(net=dense(word & 0xFF_FFFF for word in of_layers), slower=tuple(slower), centred=bool(switches & 8),
+                       output_error=OUTPUT_ERRORS[switches >> 2 & 1], decay=bool(switches & 16), remainder=bool(switches & 32),
+                       steps=steps, batch=words[2], input=INPUTS[kinds & 0xF], cadence=CADENCES[kinds >> 4],
                        stochastic=bool(switches & 1), lazy=bool(switches & 2), **fields)  # fmt: skip
     except (ValueError, IndexError) as error:
         raise ValueError(f"network: the record makes no sense ({error})") from None
@@ -65,7 +72,8 @@ def read_record(words: Sequence[int], machine: Machine) -> Network | None:
 def settings(network: Network, machine: Machine) -> dict[str, int]:
     """Registers that belong to a network, as far as the machine has them, by name."""
     values = {"last_step": network.steps - 1, "last_sample": network.batch - 1,
-              "rounding": int(network.stochastic), "alpha_min": network.alpha_min}  # fmt: skip
+              "rounding": int(network.stochastic), "alpha_min": network.alpha_min, "remainder": int(network.remainder),
+              "mean_factor": mean_factor(network.sizes[0]), "mean_shift": ceil_log2(network.sizes[0])}  # fmt: skip
     return {name: value for name, value in values.items() if name in registers(machine)}
 
 
@@ -93,7 +101,8 @@ def configuration(plan: Plan) -> Writes:
     for region in cleared(machine):
         for lane in range(region.lanes):
             yield region.address(0, lane), [0] * region.depth
-    for name, value in (settings(plan.network, machine) | ({"gathered": 0} if machine.capacity.batch > 1 else {})).items():
+    counters = {name: 0 for name in ("gathered", "aged") if name in registers(machine)}
+    for name, value in (settings(plan.network, machine) | counters).items():
         yield REGISTERS[name].address, [value]
     yield place + 1, words[1:]
     yield place, words[:1]

@@ -12,11 +12,11 @@ from hw.host.registers import Registers
 from hw.machine import Machine
 from hw.memory import bank, fan_out, far_moves, found_in
 from hw.memory_map import PHASES, regions
-from hw.numbers import HOST_BITS, LEARN_W, PIXEL_FRAC
+from hw.numbers import DECAY_SAMPLES, HOST_BITS, LEARN_W, PIXEL_FRAC, RATE_MAX
 from hw.pipeline import delay, spread
 from hw.program import LaneOp, NeuronOp, lane_fields, neuron_fields, varying
 from hw.sequencer import Conductor, Sequencer, conditions, tables
-from hw.spike.lists import Frame, NoFrame
+from hw.spike.lists import frame
 from hw.spike.multipliers import multipliers
 from hw.spike.neurons import Neurons
 from hw.streams import own_word, row_layout
@@ -44,7 +44,7 @@ class Core(wiring.Component):
         self.neuron_sequencer = Sequencer(machine, neuron_fields(machine), late=2 * self.far)
         self.conductor, self.sweeper, self.deltas = Conductor(), Sweeper(machine), DeltaLists(machine)
         self.lanes, self.neurons, self.multipliers = Lanes(machine), Neurons(machine), multipliers(machine)
-        self.frame = (Frame if machine.holds_frames else NoFrame)(machine)
+        self.frame = frame(machine)
         self.record = bank(regions(machine), "network", core_writes=False)
         super().__init__(
             {
@@ -88,7 +88,9 @@ class Core(wiring.Component):
         conductor, registers, far = self.conductor, self.registers, self.far
         lanes, neurons, sweep, a_pass = self.lane_sequencer, self.neuron_sequencer, self.lane_row, self.neuron_row
         more = registers.gathered != registers.last_sample  # samples of the batch are to come
-        holds, leaking = conditions(conductor, registers.learn, ~more), delay(m, self.neurons.leaking, far)
+        aged = registers.aged == DECAY_SAMPLES - 1
+        holds, leaking = conditions(conductor, registers.learn, ~more, aged), delay(m, self.neurons.leaking, far)
+        changing = (sweep.op == LaneOp.DESCEND) | (sweep.op == LaneOp.APPLY) | (sweep.op == LaneOp.DECAY)
         for sequencer, other, table in ((lanes, neurons, self.lane_table), (neurons, lanes, self.neuron_table)):
             m.d.comb += [
                 table.index.eq(sequencer.index),
@@ -112,7 +114,7 @@ class Core(wiring.Component):
             self.sweeper.row.eq(sweep),
             self.sweeper.growing.eq(neurons.running & a_pass.listed & ~sweep.pixels & (a_pass.layer + 1 == sweep.layer)),
             self.lanes.sweep.eq(sweep.op),
-            self.lanes.next_random.eq(lanes.ends & ((sweep.op == LaneOp.DESCEND) | (sweep.op == LaneOp.APPLY))),
+            self.lanes.next_random.eq(lanes.ends & changing & self.lanes.by_chance),
             self.neurons.start.eq(self.start_pass),
             self.neurons.row.eq(a_pass),
             self.neurons.sweep.eq(sweep),
@@ -122,11 +124,13 @@ class Core(wiring.Component):
     def _settings(self, m: Module) -> None:
         """Where settings go, and results come from."""
         registers, lanes, neurons, conductor = self.registers, self.lanes, self.neurons, self.conductor
+        decays, rate_w = self.lane_row.op == LaneOp.DECAY, registers.rate_w + self.lane_row.slower
         of_step = ("label", "learn", "rate_theta", "rate_alpha", "alpha_min")
         m.d.comb += [
             self.command.idle.eq(conductor.idle),
             self.command.busy.eq(delay(m, conductor.busy, self.far)),
-            lanes.rate.eq(registers.rate_w),
+            lanes.rate.eq(Mux(decays, registers.rate_decay, Mux(rate_w > RATE_MAX, RATE_MAX, rate_w))),
+            lanes.remainder.eq(registers.remainder),
             registers.class_value.eq(neurons.winner),
             neurons.settings.first.eq(conductor.first),
             neurons.settings.final.eq(conductor.final),
@@ -134,7 +138,7 @@ class Core(wiring.Component):
             neurons.settings.more.eq(registers.gathered != registers.last_sample),
             *(getattr(neurons.settings, name).eq(getattr(registers, name)) for name in of_step),
             lanes.layer.eq(self.lane_row.layer),
-            lanes.by_chance.eq(registers.rounding),
+            lanes.by_chance.eq(registers.rounding | decays),
             lanes.random_write.eq(registers.rng_write),
             lanes.random_data.eq(lanes.host.data_w),
             registers.rng_value.eq(lanes.random),
@@ -203,7 +207,10 @@ class Core(wiring.Component):
             self.sweeper.value.eq(neurons.value),
             frame.read_index.eq(units.index),
             frame.read_enable.eq(units.enable),
-            self.registers.frame_length_value.eq(frame.length),
+            frame.whole.eq(row.centred),
+            frame.mean_factor.eq(self.registers.mean_factor),
+            frame.mean_shift.eq(self.registers.mean_shift),
+            self.registers.frame_length_value.eq(frame.listed),
         ]
         with m.If(row.pixels):
             m.d.comb += units.length.eq(frame.length)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hw.network import Network
 from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, STEPS_MAX, SUM_BITS, Numbers, Q, ceil_div, ceil_log2, whole
@@ -80,6 +80,16 @@ class Capacity:
     """Cadence `sample`: gradients gather until the sample is over."""
     step: bool = False
     """Cadence `step`."""
+    graded: bool = False
+    """Graded output errors."""
+    centred: bool = False
+    """A held frame may be centred."""
+    decay: bool = False
+    """Weights may decay."""
+    remainder: bool = False
+    """What an update rounds off may stay in G."""
+    slower: int = 0
+    """The most by which a layer may learn slower."""
 
     def __or__(self, other: Capacity) -> Capacity:
         """What holds the one as well as the other."""
@@ -105,6 +115,11 @@ CAPACITY_DOCS = {
     "batch": "samples of a batch",
     "sample": "gradients that gather over a sample (cadence sample)",
     "step": "updates in every step (cadence step)",
+    "graded": "graded output errors",
+    "centred": "held frames less their mean (centred)",
+    "decay": "weights that decay",
+    "remainder": "remainders kept in G",
+    "slower": "added to the rate of a layer",
 }
 
 
@@ -155,6 +170,11 @@ def demand(network: Network, machine: Machine) -> Capacity:
         batch=n.batch,
         sample=n.cadence == "sample",
         step=n.cadence == "step",
+        graded=n.output_error == "graded",
+        centred=n.centres_frame,
+        decay=n.decay,
+        remainder=n.remainder,
+        slower=max(n.slower, default=0),
     )
 
 
@@ -209,8 +229,8 @@ class Machine(Numbers):
         if self.capacity.weight_rows > ROWS_MAX:
             raise ValueError(f"weight_rows: {self.capacity.weight_rows} in each of {self.lanes} lanes are not legal;"
                              f" legal is at most {ROWS_MAX}")  # fmt: skip
-        if self.fixed and self.fixed.batch > 1:
-            raise ValueError(f"batch: {self.fixed.batch} is not legal in a network that is wired in; legal is 1")
+        if self.fixed:
+            self._check_fixed(self.fixed)
         if self.weight_memory == "spram":
             self._check_spram()
         if self.stochastic and self.lanes % 8 and 8 % self.lanes:
@@ -221,6 +241,16 @@ class Machine(Numbers):
         if self.shared and not (self.weight_memory == "spram" and self._lends and not self.lazy):
             legal = f"False unless weight_memory is spram, with {NEURON_MULTIPLIERS} lanes to a neuron lane, and not lazy"
             raise self.bad("shared", legal)
+
+    _WIRED_IN: ClassVar = {"batch": 1, "output_error": "counted", "centred": False, "decay": False, "remainder": False,
+                           "slower": ()}  # fmt: skip
+    """Fields of a network that is wired in, and what they must be."""
+
+    def _check_fixed(self, network: Network) -> None:
+        for field, legal in self._WIRED_IN.items():
+            value = getattr(network, field)
+            if value != legal:
+                raise ValueError(f"{field}: {value} is not legal in a network that is wired in; legal is {legal}")
 
     @property
     def _lends(self) -> bool:
@@ -236,6 +266,9 @@ class Machine(Numbers):
             raise self.bad("wires", "near where weight_memory is spram")
         if self.lanes * self.w.bits != SPRAM_BITS:
             raise self.bad("lanes", f"{SPRAM_BITS // self.w.bits} where weight_memory is spram and w has {self.w.bits} bits")
+        for field in ("decay", "remainder"):
+            if getattr(self.capacity, field):
+                raise ValueError(f"{field}: True is not legal where weight_memory is spram; legal is False")
         if self.capacity.weight_rows > SPRAM_ROWS:
             raise ValueError(f"weight_rows: {self.capacity.weight_rows} are not legal;"
                              f" legal is at most {SPRAM_ROWS} where weight_memory is spram")  # fmt: skip
@@ -253,7 +286,7 @@ class Machine(Numbers):
                 value = getattr(other, name)
                 if value != wanted:
                     raise ValueError(f"{name}: {value} of {other.title} is not legal; legal is that of {first.title}, {wanted}")
-        stochastic = any(n.stochastic for n in networks)
+        stochastic = any(n.stochastic or n.decay for n in networks)
         chosen: dict[str, Any] = {"lazy": first.lazy, "stochastic": stochastic, **first.formats} | fields_
         plain = cls(**chosen)
         capacity = Capacity()
@@ -368,18 +401,14 @@ class Machine(Numbers):
         return int.from_bytes(hashlib.sha256(self.to_json().encode()).digest()[:4], "little")
 
 
-_BUILT = {"output_error": "counted", "centred": False, "decay": False, "remainder": False, "slower": ()}
-"""Fields with which any machine runs a network; with others the golden model alone does."""
-
-
 def beyond(network: Network) -> Iterable[str]:
     """What no machine does so far, however it is built: a line each."""
     if not network.all_dense:
         yield f"net: {network.title} has convolutions; machines run dense layers so far, the golden model runs it"
-    for name, built in _BUILT.items():
-        if getattr(network, name) != built:
-            value = getattr(network, name)
-            yield f"{name}: {network.title} has {value}; machines run {built or 'none'} so far, the golden model runs it"
+    gathered = [l for l in network.layers if network.centres(l) and not (l == 1 and network.centres_frame)]
+    if gathered:
+        yield (f"centred: {network.title} has gradients in layer {gathered[0]} that gather; machines centre those of a first layer"
+               " behind a held frame so far, the golden model runs it")  # fmt: skip
     if network.alpha_grad_bits > SUM_BITS:
         needs = f"{network.alpha_grad_bits} bits for a leakage gradient, summed over a layer and a batch"
         yield f"steps: {network.title} needs {needs}; machines have {SUM_BITS}"
@@ -392,7 +421,7 @@ def lacks(machine: Machine, network: Network) -> Iterable[str]:
             yield f"{name}: {network.title} has {getattr(network, name)}, the machine was built for {built_for}"
     if network.lazy != machine.lazy:
         yield f"lazy: {network.title} has {network.lazy}, the machine was built for {machine.lazy}"
-    if network.stochastic and not machine.stochastic:
+    if (network.stochastic or network.decay) and not machine.stochastic:
         yield f"stochastic: {network.title} rounds by chance, the machine was built without random bits"
     unknown = list(beyond(network))
     if unknown:

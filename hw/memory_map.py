@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hw.machine import LANES_MAX, ROWS_MAX, Machine
-from hw.numbers import HOST_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ceil_div, ceil_log2
+from hw.numbers import GRADED_ENTRIES, HOST_BITS, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, ceil_div, ceil_log2
 from hw.plan import Plan
 from hw.program import lane_fields, neuron_fields, table_rows, words_of
 
-IDENTITY = 0x4F53_0002  # "OS", version 2 of this map
+IDENTITY = 0x4F53_0003  # "OS", version 3 of this map
 ROW_BITS, LANE_BITS = ceil_log2(ROWS_MAX), ceil_log2(LANES_MAX)
 REGION_BITS = 32 - ROW_BITS - LANE_BITS
 OP_WRITE, OP_READ, OP_NEXT, OP_SEEK = 1, 2, 3, 4
@@ -47,7 +47,7 @@ class Register:
 
 
 _REGISTERS = (
-    ("identity", 32, "r", "constant 0x4F530002"),
+    ("identity", 32, "r", "constant 0x4F530003"),
     ("machine", 32, "r", "digest of the machine: what the core was built as"),
     ("run", 1, "w",
      "writing 0 runs to the end of the sample, 1 runs one time step (as a host does that brings events step by step)"),
@@ -57,6 +57,7 @@ _REGISTERS = (
     ("rate_w", 4, "rw", "learning rate of weights is 2**-rate_w"),
     ("rate_theta", 4, "rw", "learning rate of thresholds is 2**-rate_theta"),
     ("rate_alpha", 4, "rw", "learning rate of leakages is 2**-rate_alpha"),
+    ("rate_decay", 4, "rw", "weights decay at the rate 2**-rate_decay; in a machine that knows decay"),
     ("rng", 32, "rw", "state R of the random generator, never 0; reads 0 in a core without one"),
     ("frame_length", 16, "r", "non-zero pixels of the frame held"),
     ("class", 8, "r", "class decided after the last step"),
@@ -65,6 +66,10 @@ _REGISTERS = (
     ("last_step", 8, "rw", "T-1, the last time step of a sample; fixed where the network is"),
     ("last_sample", 8, "rw", "B-1, the last sample of a batch; in a machine that knows batches"),
     ("gathered", 8, "rw", "samples of this batch whose gradients are gathered; in a machine that knows batches"),
+    ("aged", 4, "rw", "samples with learning of weights since these decayed; in a machine that knows decay"),
+    ("remainder", 1, "rw", "1: what an update rounds off stays in G; in a machine that knows it"),
+    ("mean_factor", 17, "rw", "1 / pixels of a frame, from which its mean is made; in a machine that centres frames"),
+    ("mean_shift", 5, "rw", "by how much the sum of the pixels is shifted before; likewise"),
     ("rounding", 1, "rw", "1: weights are rounded by chance; in a machine with random bits"),
     ("alpha_min", 17, "rw", "least leakage factor; in a machine that learns lazily"),
     ("damaged", DAMAGED_BITS, "rc", "bit n: a word with a wrong parity bit was read from memory n; 0 in a core without parity"),
@@ -76,6 +81,9 @@ def registers(machine: Machine) -> dict[str, Register]:
     """Those of REGISTERS that a core built as `machine` has; the rows of others read 0."""
     absent = {"damaged": not machine.parity, "alpha_min": not machine.lazy, "rounding": not machine.stochastic}
     absent |= dict.fromkeys(("last_sample", "gathered"), machine.capacity.batch == 1)
+    absent |= dict.fromkeys(("rate_decay", "aged"), not machine.capacity.decay)
+    absent |= dict.fromkeys(("mean_factor", "mean_shift"), not machine.capacity.centred)
+    absent |= {"remainder": not machine.capacity.remainder}
     return {name: register for name, register in REGISTERS.items() if not absent.get(name, False)}
 
 
@@ -137,6 +145,8 @@ def regions(machine: Machine) -> dict[str, Region]:
         ("alpha_grad", 1, c.layers, m.alpha_grad_bits, True, m.gathers, "A, cadence sample (step: 0 between steps)"),
         ("surrogate", 1, PHI_ENTRIES, PHI_FRAC, False, True, "surrogate derivative by |U - theta|"),
         ("error_table", 1, 4 * (c.classes + 1), numbers.delta.bits, True, True, "output error at row 4k + 2s + y"),
+        ("graded_table", 1, 2 * GRADED_ENTRIES, numbers.delta.bits, True, c.graded,
+         "graded output error at row 256y + 128 + 32(U - theta)"),
         ("count", 1, c.classes, 8, False, True, "spikes of each class in this sample"),
         ("frame", 1, c.pixels, max(1, ceil_log2(max(c.pixels, 1))) + PIXEL_FRAC, False, m.holds_frames,
          "write: pixel of input `row`, ascending, row 0 starts a frame; read: the k-th non-zero pixel, index above value"),
@@ -222,7 +232,11 @@ def state_fields(plan: Plan) -> dict[str, Field]:
     if n.cadence == "sample":
         add("alpha_grad", memory["alpha_grad"], np.arange(n.n_layers))
     add("surrogate", memory["surrogate"], np.arange(PHI_ENTRIES))
-    add("error_table", memory["error_table"], np.arange(4 * (n.classes + 1)).reshape(n.classes + 1, 2, 2))
-    for name in (*(["gathered"] if n.batch > 1 else []), *(["rng"] if n.stochastic else []), "class"):
+    if n.output_error == "counted":
+        add("error_table", memory["error_table"], np.arange(4 * (n.classes + 1)).reshape(n.classes + 1, 2, 2))
+    else:
+        add("graded_table", memory["graded_table"], np.arange(2 * GRADED_ENTRIES).reshape(2, GRADED_ENTRIES))
+    there = {"gathered": n.batch > 1, "aged": n.decay, "rng": n.stochastic or n.decay, "class": True}
+    for name in (name for name, is_there in there.items() if is_there):
         out[name] = Field(name, np.asarray(REGISTERS[name].address), REGISTERS[name].bits, False)
     return out

@@ -81,7 +81,7 @@ class Network(Numbers):
             object.__setattr__(self, "net", canonical(read(self.net)))
         except NotationError as error:
             raise NotationError(f"net: {error}") from None
-        object.__setattr__(self, "slower", tuple(self.slower))
+        object.__setattr__(self, "slower", tuple(self.slower) if any(self.slower) else ())
         if not (whole(self.steps) and 1 <= self.steps <= STEPS_MAX):
             raise self.bad("steps", f"a whole number of 1 to {STEPS_MAX}")
         for field, legal in (("input", INPUTS), ("cadence", CADENCES), ("output_error", OUTPUT_ERRORS)):
@@ -96,9 +96,9 @@ class Network(Numbers):
             if getattr(self, field) and (self.cadence != "sample" or self.lazy):
                 raise self.bad(field, "False at cadence step or where lazy is True")
         if self.decay and (self.lazy or self.w.i > self.grad.i or self.weight_unit >= self.trace.bits - 1):
-            legal = (f"False where lazy is True, where w = {self.w} has more integer bits than grad = {self.grad}, or where delta ="
-                     f" {self.delta} and trace = {self.trace} have {self.trace.bits - 1} fraction bits more than w")  # fmt: skip
-            raise self.bad("decay", legal)
+            of_w = f"w = {self.w} has more integer bits than grad = {self.grad}"
+            of_others = f"delta = {self.delta} and trace = {self.trace} have {self.trace.bits - 1} fraction bits more than w"
+            raise self.bad("decay", f"False where lazy is True, where {of_w}, or where {of_others}")
         if self.remainder and self.stochastic:
             raise self.bad("remainder", "False where stochastic is True")
         if self.slower and not (len(self.slower) == self.n_layers and all(whole(k) and 0 <= k <= RATE_MAX for k in self.slower)):
@@ -194,6 +194,11 @@ class Network(Numbers):
         """Whether the layer's gradients are centred."""
         return self.centred and layer < self.n_layers
 
+    @property
+    def centres_frame(self) -> bool:
+        """Whether a held frame is centred: so are dense gradients behind it, as they do not gather."""
+        return self.static and self.centres(1) and not self.shares_weights(1)
+
     def slower_by(self, layer: int) -> int:
         """What is added to the rate of the layer's weights."""
         return self.slower[layer - 1] if self.slower else 0
@@ -244,21 +249,21 @@ class Network(Numbers):
         """Pairs of a neuron and a unit that it sees."""
         return sum(s.pairs for s in self.synapses)
 
-    def dense_operations(self, learn: int, *, completes: bool = True) -> int:
-        """Synaptic operations of a sample in which nothing is skipped.
+    def dense_operations(self, learn: int, samples: int = 1, *, gathered: int = 0, aged: int = 0) -> int:
+        """Synaptic operations of samples in which nothing is skipped.
 
-        `learn`: bits of register `learn`; `completes`: the sample is the last of a batch."""
-        total, steps = 0, self.steps
+        `learn`: bits of register `learn`; `gathered` and `aged`: the counters of these names before the samples."""
+        each, of_weights = 0, bool(learn & LEARN_W)
         for synapses in self.synapses:
             l, spiking = synapses.layer, self.spiking_input(synapses.layer)
-            passes = steps if spiking else 1  # forward
-            passes += steps * (l > 1 and learn > 0)  # backward
-            if learn & LEARN_W:
-                passes += steps * (spiking and not self.lazy)  # traces
-                passes += not spiking  # after the sample: D
-                total += (completes and self.gathers(l)) * math.prod(synapses.weight_shape)  # G
-            total += passes * synapses.pairs
-        return total
+            passes = self.steps if spiking else 1  # forward
+            passes += self.steps * (l > 1 and learn > 0)  # backward
+            passes += of_weights * (self.steps * (not self.lazy) if spiking else 1)  # traces, or D after the sample
+            each += passes * synapses.pairs
+        weights = [(s.layer, math.prod(s.weight_shape)) for s in self.synapses]
+        applied = (gathered + samples) // self.batch * sum(size for l, size in weights if self.gathers(l))
+        decayed = self.decay * ((aged + samples) // DECAY_SAMPLES) * sum(size for _, size in weights)
+        return samples * each + of_weights * (applied + decayed)
 
     @property
     def alpha_grad_bits(self) -> int:

@@ -115,7 +115,8 @@ class Plan:
         n, pixels = self.network, not self.network.spiking_input(l)
         (outer, inner), turned = self.shape[l], l in self.turned
         row: Row = {"op": op, "when": when, "layer": l, "turned": turned, "pixels": pixels,
-                    "values": l == 1 and n.input == "frames", "odd": 0 if d else l % 2,
+                    "values": l == 1 and n.input == "frames", "odd": 0 if d else l % 2, "centred": d and n.centres_frame,
+                    "slower": n.slower_by(l),
                     "row": self.row_base[l], "fan_in": inner, "groups": outer,
                     "delta_row": self.dealt_row if turned else self.delta_base[0 if d else l],
                     "rest": (n.sizes[l - 1 if turned else l] - 1) % self.machine.lanes + 1,
@@ -130,6 +131,7 @@ class Plan:
         d = op == NeuronOp.FINISH
         row: Row = {"op": op, "when": when, "layer": l, "row": self.neuron_row[l] if l else self.unit_row[0],
                     "count": n.sizes[l] if l else n.input_units, "output": l == n.n_layers, "held": n.static and l <= 1,
+                    "graded": n.output_error == "graded",
                     "values": l == 0 and n.input == "frames", "gather": n.cadence == "sample"}  # fmt: skip
         if l in self.list_base and op in (NeuronOp.INPUT, NeuronOp.NEURON):
             row |= {"listed": 1, "list": self.list_number[l], "list_base": self.list_base[l]}
@@ -218,6 +220,8 @@ class Plan:
                 lanes.append(self._sweep(op, 1, ends | When.LEARN_W, d=True) | {"after": dealt})
         if n.static and n.gathers(1):
             lanes.append(self._sweep(LaneOp.APPLY, 1, applies | When.LEARN_W))
+        if n.decay:
+            lanes += [self._sweep(LaneOp.DECAY, l, ends | When.LEARN_W | When.AGED) for l in reversed(n.layers)]
         for program, start in zip((lanes, neurons), at, strict=True):
             if start < len(program) and program[start]["when"] & ~When.LEARN_W == ends:
                 program[start]["stop"] = 1

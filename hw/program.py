@@ -19,7 +19,8 @@ class LaneOp(IntEnum):
     BACKWARD = 2  # sum over the lanes += w * delta
     GATHER = 3  # G += delta * trace
     DESCEND = 4  # w -= delta * trace, or delta * pixel, at the learning rate
-    APPLY = 5  # w -= G at the learning rate, G = 0; lazy learning: G += K * trace before
+    APPLY = 5  # w -= G at the learning rate, G = 0, or what is left of it; lazy learning: G += K * trace before
+    DECAY = 6  # w -= w at the rate of decay
 
 
 class NeuronOp(IntEnum):
@@ -44,14 +45,15 @@ class When(IntFlag):
     LEARN_W = 8
     LEARN_L = 16
     FULL = 32  # the sample is the last of its batch
+    AGED = 64  # weights decay after this sample
 
 
 WHEN_BITS = len(When)
 
 
 def table_rows(machine: Machine) -> int:
-    """Rows of a program of so many layers, with its END: forward, backward, update and end of sample; an input."""
-    return 4 * machine.capacity.layers + 5
+    """Rows of a program of so many layers, with its END: forward, backward, update, end of sample and decay; an input."""
+    return (4 + machine.capacity.decay) * machine.capacity.layers + 5
 
 
 def position_bits(machine: Machine) -> int:
@@ -80,6 +82,7 @@ def lane_fields(machine: Machine) -> dict[str, int]:
     return common_fields(m) | {
         "turned": 1,  # the layer is banked by its inputs: its groups are neurons, its fan-in groups of inputs
         "pixels": 1,  # the inputs are those of the held frame
+        "centred": 1,  # less their mean
         "values": 1,  # they have values, and are no spikes
         "list": bits_for(max(c.lists, 1)),  # else of this list,
         "list_base": bits_for(max(c.listed, 1)),  # which begins here in the lists' memory;
@@ -92,6 +95,7 @@ def lane_fields(machine: Machine) -> dict[str, int]:
         "rest": bits_for(m.lanes + 1),  # neurons of the last group; inputs, if turned
         "neuron_row": bits_for(c.neuron_rows),  # where currents go
         "words": bits_for(m.neuron_words(c.population) + 1),  # of currents
+        "slower": bits_for(c.slower + 1),  # is added to the learning rate
     }
 
 
@@ -102,6 +106,7 @@ def neuron_fields(machine: Machine) -> dict[str, int]:
         "row": bits_for(max(c.neuron_rows, c.unit_rows)),  # of the first neuron or input unit
         "count": bits_for(max(c.population, c.events, 1) + 1),
         "output": 1,  # the last layer
+        "graded": 1,  # its errors are graded
         "held": 1,  # the layer's input is a held frame, or is one
         "values": 1,  # inputs have values, and are no spikes
         "gather": 1,  # cadence sample
@@ -138,7 +143,8 @@ def varying(machine: Machine, fields: dict[str, int]) -> tuple[int, int]:
     m, c = machine, machine.capacity
     every = {name: (1 << bits) - 1 for name, bits in fields.items()}
     ones = {"turned": m.both_ways, "deals": m.both_ways, "pixels": m.holds_frames, "held": m.holds_frames,
-            "values": c.values, "gather": c.sample}  # fmt: skip
+            "values": c.values, "gather": c.sample, "graded": c.graded, "centred": c.centred,
+            "slower": every.get("slower", 0) * (c.slower > 0), "when": every["when"] & ~(0 if c.decay else When.AGED)}  # fmt: skip
     return pack(fields, every | ones), pack(fields, every | {"gather": c.step})
 
 

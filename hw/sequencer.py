@@ -186,8 +186,8 @@ class Conductor(wiring.Component):
         return m
 
 
-def conditions(conductor: Conductor, learn: Value, full: Value) -> Value:
+def conditions(conductor: Conductor, learn: Value, full: Value, aged: Value) -> Value:
     """What holds of hw.program.When in this step, a bit each."""
-    return Cat(conductor.first, conductor.final, learn != 0, (learn & LEARN_W) != 0, (learn & LEARN_L) != 0, full)
+    return Cat(conductor.first, conductor.final, learn != 0, (learn & LEARN_W) != 0, (learn & LEARN_L) != 0, full, aged)
 
 

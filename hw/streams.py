@@ -67,6 +67,7 @@ def delta_in(c: Machine) -> data.StructLayout:
         {
             "index": index_shape(c),
             "output": 1,
+            "graded": 1,  # or from another table, at row 256 label + 128 + 32 (U - theta)
             "label": 1,  # the neuron stands for the sample's class
             "firing": bits_for(c.capacity.classes + 1),  # spikes of the last layer in this step
             "error": signed(c.delta.bits),

@@ -27,6 +27,7 @@ from hw.memory_map import (
     regions,
 )
 from hw.network import Network
+from hw.numbers import DECAY_SAMPLES, LEARN_W
 from hw.plan import compile
 from sim.build import build, build_library
 from sim.fast import FastSimulator
@@ -156,7 +157,7 @@ class SimDevice:
 
     def _take(self, network: Network) -> None:
         self.plan = compile(network, self.machine)
-        self.network, self._layout, self._gathered = network, layout(self.plan), 0
+        self.network, self._layout, self._counted = network, layout(self.plan), {"gathered": 0, "aged": 0}
 
     def configure(self, network: Network) -> None:
         """Loads another network's programs; its state is to be loaded next.
@@ -209,7 +210,7 @@ class SimDevice:
         `class` is the core's own and stays as it is.
         """
         values, covered, partial = self._layout.encode(state)
-        self._gathered = int(np.asarray(state.get("gathered", self._gathered)))
+        self._counted |= {name: int(np.asarray(state[name])) for name in self._counted if name in state}
         if partial.any():
             script = Script()
             at = script.read_all(bursts(self._layout.addresses[partial]))
@@ -298,8 +299,10 @@ class SimDevice:
             script.set("label", checks.check_label(c, label))
         script.set("learn", mask)
         script.set("step", 0)
-        self._dense += c.dense_operations(mask, completes=self._gathered == c.batch - 1)
-        self._gathered = (self._gathered + (mask > 0)) % c.batch
+        self._dense += c.dense_operations(mask, **self._counted)
+        counted = self._counted
+        counted["gathered"] = (counted["gathered"] + (mask > 0)) % c.batch
+        counted["aged"] = (counted["aged"] + (mask & LEARN_W > 0)) % DECAY_SAMPLES
         if c.static:
             script.write(self.regions["frame"].address(0), checked)
             return script, [lambda _: None] * c.steps

@@ -334,7 +334,7 @@ class Order(Spec):
                 table.index.eq(sequencer.index),
                 sequencer.row.eq(table.word),
                 sequencer.go.eq(conductor.go),
-                sequencer.holds.eq(conditions(conductor, learn, C(1))),
+                sequencer.holds.eq(conditions(conductor, learn, C(1), C(0))),
                 sequencer.other.eq(sequencers[1 - n].position),
                 sequencer.busy.eq(left != 0),
             ]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hw.machine import FAR, SPRAM_BITS, Machine
+from hw.machine import FAR, SPRAM_BITS, Machine, beyond
 from hw.network import CADENCES, INPUTS, Network
 from hw.notation import dense
 from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
@@ -53,11 +53,23 @@ def random_network(rng: Rng, **fixed: Any) -> Network:
             **{name: number() for name in FORMATS},
             "alpha_frac": int(rng.integers(4, 15)),
             "theta_min": int(rng.integers(1, 64)),
+            **({} if fixed.get("lazy") else strong_fields(rng, hidden + 1)),
         }  # fmt: skip
         try:
-            return Network(**fields | fixed)
+            network = Network(**fields | fixed)
         except ValueError:
             continue  # formats that do not go together: draw again
+        if not any(beyond(network)):
+            return network
+
+
+def strong_fields(rng: Rng, layers: int) -> dict[str, Any]:
+    """Some of what makes networks learn better, in every second network."""
+    if rng.random() < 0.5:
+        return {}
+    slower = tuple(int(k) for k in rng.integers(0, 4, layers))
+    switches = {name: bool(rng.random() < 0.5) for name in ("centred", "decay", "remainder")}
+    return switches | {"output_error": choose(rng, ["counted", "graded"]), "slower": choose(rng, [(), slower])}
 
 
 def random_networks(rng: Rng, count: int, layers: int) -> list[Network]:
@@ -68,12 +80,14 @@ def random_networks(rng: Rng, count: int, layers: int) -> list[Network]:
     while len(out) < count:
         n, depth = len(out), int(rng.integers(1, layers + 1))
         sizes = (*(int(size) for size in rng.integers(1, 20, depth)), int(rng.integers(2, 7)))
-        kinds = {"input": INPUTS[n % len(INPUTS)], "cadence": CADENCES[n // len(INPUTS) % 2]}
+        kinds = {"input": INPUTS[n % len(INPUTS)], "cadence": CADENCES[n // len(INPUTS) % 2]} | strong_fields(rng, depth)
         fields = kinds | {"stochastic": n % 3 == 1, "batch": 1 + n % 4 if kinds["cadence"] == "sample" else 1}
         try:
-            out.append(first.replace(net=dense(sizes), steps=int(rng.integers(2, 5)), **fields))
+            network = first.replace(net=dense(sizes), steps=int(rng.integers(2, 5)), **fields)
         except ValueError:
             continue
+        if not any(beyond(network)):
+            out.append(network)
     return out
 
 

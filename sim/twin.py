@@ -72,7 +72,8 @@ def data_flow(network: Network) -> dict[str, str]:
         order |= {f"grad.{l}": "forward" for l in c.layers}
     for name in ("weight", "theta") if c.lazy else ("grad", "weight", "theta"):
         order |= {f"{name}.{l}": "update" for l in reversed(c.layers)}
-    order |= {"alpha": "update", "gathered": "update", "rng": "update", "error_table": "host", "surrogate": "host"}
+    order |= {"alpha": "update", "gathered": "update", "rng": "update", "aged": "update"}
+    order |= dict.fromkeys(("error_table", "graded_table", "surrogate"), "host")
     known = state_arrays(c)
     missing = set(known) - set(order)
     if missing:
@@ -136,9 +137,9 @@ class Twin:
         self.device.load(self._before)
         self._compare(self.device.read(), self._before, step=None)
 
-    def set_rates(self, *, rate_w: int, rate_theta: int, rate_alpha: int) -> None:
-        """Learning rates 2**-rate in both."""
-        for name, value in zip(RATES, (rate_w, rate_theta, rate_alpha), strict=True):
+    def set_rates(self, **rates: int) -> None:
+        """Learning rates 2**-rate in both, by names of RATES."""
+        for name, value in rates.items():
             if getattr(self.golden, name) != value:
                 setattr(self.device, name, value)
                 setattr(self.golden, name, value)

@@ -15,7 +15,7 @@ from hw.network import CADENCES, INPUTS, Network
 from hw.notation import dense
 from hw.numbers import FORMATS, LAYERS_MAX, Q
 
-VERSION = 2
+VERSION = 3
 DELIMITER = 0
 CRC_BYTES = 4
 CRC_POLYNOMIAL = 0xEDB8_8320  # CRC-32 of IEEE 802.3, least bit first, as in zlib
@@ -100,7 +100,8 @@ _MEMORIES, _WIRES = tuple(WEIGHT_MEMORIES), tuple(WIRES)
 _SWITCHES = {"stochastic": "random bits", "parity": "parity", "shared": "shared multipliers", "lazy": "lazy learning",
              "both_ways": "layers banked by their inputs"}  # fmt: skip
 _CAPACITIES = {"sample": "cadence sample", "step": "cadence step",
-               "values": "inputs with a value in every step"}  # the others are numbers  # fmt: skip
+               "values": "inputs with a value in every step", "graded": "graded output errors", "centred": "centred frames",
+               "decay": "weights that decay", "remainder": "remainders in G"}  # the others are numbers  # fmt: skip
 _NUMBERS = tuple(name for name in CAPACITY_DOCS if name not in _CAPACITIES)
 _FIXED = len(_SWITCHES) + len(_CAPACITIES)  # bit of the switches: the network is wired in
 _NUMBER_BYTES = 3

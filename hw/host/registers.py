@@ -10,10 +10,10 @@ from hw.configuration import wired_in
 from hw.machine import Machine
 from hw.memory import HostBus
 from hw.memory_map import DAMAGED_BITS, IDENTITY, PHASES, REGISTERS, registers
-from hw.numbers import bits_for
+from hw.numbers import LEARN_W, bits_for
 
-SETTINGS = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha",
-            "last_step", "last_sample", "gathered", "rounding", "alpha_min")  # fmt: skip
+SETTINGS = ("step", "label", "learn", "rate_w", "rate_theta", "rate_alpha", "rate_decay", "last_step", "last_sample", "gathered",
+            "aged", "remainder", "mean_factor", "mean_shift", "rounding", "alpha_min")  # fmt: skip
 CLEARED_BY_WRITING = tuple(name for name, register in REGISTERS.items() if register.access == "rc")
 _INPUTS = {"rng": 32, "frame_length": 16, "class": 8}
 
@@ -74,6 +74,8 @@ class Registers(wiring.Component):
             m.d.sync += held["step"].eq(self.next_step)
             with m.If((self.next_step == 0) & (self.learn != 0)):
                 m.d.sync += held["gathered"].eq(Mux(held["gathered"] == self.last_sample, 0, held["gathered"] + 1))
+            with m.If((self.next_step == 0) & ((self.learn & LEARN_W) != 0)):
+                m.d.sync += held["aged"].eq(held["aged"] + 1)  # of DECAY_SAMPLES, a power of two
         with m.If(self.busy):
             with m.Switch(self.phase):
                 for number, phase in enumerate(PHASES):

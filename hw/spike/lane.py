@@ -170,6 +170,7 @@ class NeuronLane(wiring.Component):
             delta.i.valid.eq(self.there & self.erring),
             entering.index.eq(self.at),
             entering.output.eq(self.output_error),
+            entering.graded.eq(self.program.graded),
             entering.label.eq(self.of_label),
             entering.firing.eq(self.firing),
             entering.error.eq(self.error),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.machine import Machine
 from hw.memory import Bank, HostBus, Select, follow, found_in
 from hw.memory_map import DAMAGED_BITS, regions
-from hw.numbers import PIXEL_FRAC, bits_for
+from hw.numbers import MEAN_BITS, PIXEL_FRAC, bits_for
 
 
 class UnitList(wiring.Component):
@@ -95,7 +95,7 @@ class UnitList(wiring.Component):
 class Frame(wiring.Component):
     """The pixels of a static frame that are not zero, in ascending order: index above value.
 
-    The host writes pixel after pixel, zeros too; row 0 starts a frame.
+    The host writes pixel after pixel, zeros too; row 0 starts a frame. `whole`, `mean_factor` and `mean_shift`: see CentredFrame.
 
     Timing:   one pixel a cycle in, one entry a cycle out, read latency 1 cycle
     """
@@ -108,9 +108,13 @@ class Frame(wiring.Component):
                 "host": In(HostBus()),
                 "read_index": In(self.index_bits),
                 "read_enable": In(1),
+                "whole": In(1),
+                "mean_factor": In(MEAN_BITS + 2),
+                "mean_shift": In(5),
                 "index": Out(self.index_bits),
-                "value": Out(PIXEL_FRAC),
-                "length": Out(self.index_bits + 1),
+                "value": Out(signed(PIXEL_FRAC + 2)),
+                "length": Out(self.index_bits + 1),  # of the list that is read
+                "listed": Out(self.index_bits + 1),  # pixels that are not zero
                 "damaged": Out(DAMAGED_BITS),
             }
         )
@@ -120,25 +124,65 @@ class Frame(wiring.Component):
         host, region = self.host, regions(self.machine)["frame"]
         m.submodules.bank = bank = Bank(region, host_writes=False)
         meant = Select(m, host, region).meant & host.write
-        pixel, at = host.data_w[:PIXEL_FRAC], Signal.like(self.length)
+        pixel, at, listed = host.data_w[:PIXEL_FRAC], Signal.like(self.listed), Signal.like(self.listed)
         m.d.comb += [
             follow(bank.host, host),
             host.data_r.eq(bank.host.data_r),
-            at.eq(Mux(host.row == 0, 0, self.length)),
+            at.eq(Mux(host.row == 0, 0, listed)),
             bank.write.eq(meant & (pixel != 0)),
             bank.write_address.eq(at),
             bank.write_data.eq(pixel | (host.row[: self.index_bits] << PIXEL_FRAC)),
             bank.read_address.eq(self.read_index),
             bank.read_enable.eq(self.read_enable),
-            self.value.eq(bank.read_data[:PIXEL_FRAC]),
-            self.index.eq(bank.read_data[PIXEL_FRAC:]),
             self.damaged.eq(found_in([bank])),
+            self.listed.eq(listed),
         ]
-        length = Signal.like(self.length)
-        m.d.comb += self.length.eq(length)
         with m.If(meant):
-            m.d.sync += length.eq(at + (pixel != 0))
+            m.d.sync += listed.eq(at + (pixel != 0))
+        self._entry(m, meant, pixel, bank.read_data[PIXEL_FRAC:], bank.read_data[:PIXEL_FRAC])
         return m
+
+    def _entry(self, m: Module, meant: Value, pixel: Value, index: Value, value: Value) -> None:
+        """What is read: an entry of the list. `pixel` is written if `meant`."""
+        m.d.comb += [self.index.eq(index), self.value.eq(value), self.length.eq(self.listed)]
+
+
+class CentredFrame(Frame):
+    """The same; what is read is the `whole` frame, pixel by pixel, less its mean, where that is wanted.
+
+    `mean_factor` and `mean_shift` are those of hw.numbers.mean_factor. The pixels are in a memory of their own, without parity.
+
+    Numerics: docs/numerics.md, "Centred gradients"
+    Timing:   the mean is there three cycles after the last pixel
+    Golden:   sw/golden/weight/lanes.py, `frame_factor`, equal in every bit
+    """
+
+    def _entry(self, m: Module, meant: Value, pixel: Value, index: Value, value: Value) -> None:
+        row = self.host.row[: self.index_bits]
+        m.submodules.pixels = pixels = Memory(shape=PIXEL_FRAC, depth=max(2, self.machine.capacity.pixels), init=[])
+        writer, reader = pixels.write_port(), pixels.read_port()
+        total, shifted = Signal(PIXEL_FRAC + self.index_bits), Signal(PIXEL_FRAC + 1)
+        product, mean = Signal(len(shifted) + len(self.mean_factor)), Signal(PIXEL_FRAC + 1)
+        count, place = Signal.like(self.length), Signal(self.index_bits)
+        with m.If(meant):
+            m.d.sync += [total.eq(Mux(self.host.row == 0, 0, total) + pixel), count.eq(row + 1)]
+        with m.If(self.read_enable):
+            m.d.sync += place.eq(self.read_index)
+        m.d.sync += [
+            shifted.eq((total + ((1 << self.mean_shift) >> 1)) >> self.mean_shift),
+            product.eq(shifted * self.mean_factor),
+            mean.eq((product + (1 << MEAN_BITS - 1)) >> MEAN_BITS),
+        ]
+        m.d.comb += [
+            writer.addr.eq(row),
+            writer.data.eq(pixel),
+            writer.en.eq(meant),
+            reader.addr.eq(self.read_index),
+            reader.en.eq(self.read_enable),
+            self.index.eq(Mux(self.whole, place, index)),
+            self.value.eq(Mux(self.whole, reader.data - mean, value)),
+            self.length.eq(Mux(self.whole, count, self.listed)),
+        ]
 
 
 class NoFrame(Frame):
@@ -148,3 +192,8 @@ class NoFrame(Frame):
         return Module()
 
 
+
+
+def frame(machine: Machine) -> Frame:
+    """As the machine takes frames."""
+    return (CentredFrame if machine.capacity.centred else Frame if machine.holds_frames else NoFrame)(machine)

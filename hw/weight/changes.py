@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.fixed import dither_mask, minus_halves, saturate
 from hw.machine import Machine
-from hw.pipeline import NEAR, delay
+from hw.pipeline import NEAR, delay, spread
 from hw.weight.dither import WORD
 from hw.weight.rounding import ToNearest
 from hw.weight.rows import DOING, flight
@@ -47,8 +47,12 @@ class Changes(wiring.Component):
                 rate = delay(m, rate, c.wires.ends)
                 keep = delay(m, dither_mask(base, rate), c.wires.ends)
             shifted = self.shift(self.applied[lane], base, rate, keep, self.word[lane], self.chance[lane])
-            m.d.comb += self.changed[lane].eq(self._change(m, lane, shifted, self.weight[lane])[1])
+            m.d.comb += self.changed[lane].eq(self._change(m, lane, shifted, self._old(m, lane))[1])
         return m
+
+    def _old(self, m: Module, lane: int) -> Value:
+        """The weight that changes."""
+        return self.weight[lane]
 
     def _change(self, m: Module, lane: int, shifted: Value, weight: Value) -> tuple[Value, Signal]:
         """The new weight, and the same a cycle later."""
@@ -58,6 +62,21 @@ class Changes(wiring.Component):
         w, later = saturate(moved, c.w), Signal(signed(c.w.bits), name=f"w_{lane}", reset_less=True)
         m.d.sync += [change.eq(shifted), moved.eq(minus_halves(weight, change)), later.eq(w)]
         return w, later
+
+
+class DecayingChanges(Changes):
+    """The same where weights may decay: they are read once, and are what makes their gradient."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        c = self.machine
+        self.decays = spread(m, self.doing.decaying, c.wires.tree, c.lanes)
+        m.submodules.others = super().elaborate(platform)
+        return m
+
+    def _old(self, m: Module, lane: int) -> Value:
+        c = self.machine
+        return Mux(self.decays[lane], self.later[lane] >> c.weight_shift(0), self.weight[lane]).as_signed()
 
 
 class ChangesInTurns(Changes):

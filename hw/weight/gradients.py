@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fixed import saturate
+from hw.fixed import dither_mask, saturate
 from hw.machine import Machine
 from hw.memory import CoreBanks, HostBus, LaneBanks, follow, found_in, lane_moves
 from hw.memory_map import DAMAGED_BITS, regions
 from hw.numbers import bits_for
-from hw.pipeline import delay, spread
+from hw.pipeline import NEAR, delay, spread
 from hw.streams import lane_multiplier, operand_bits, own_operand_bits
 from hw.weight.rows import DOING, flight
 
@@ -47,6 +47,8 @@ class DirectGradients(wiring.Component):
                 # G
                 "read_row": In(row),  # of cycle 3, and earlier where memories lie far away
                 "write_row": In(row),  # of cycle 5
+                "rate": In(4),
+                "remainder": In(1),  # what APPLY rounds off stays in G
                 # lazy learning
                 "operand": In(signed(operand_bits(c))),
                 "delta_row": In(bits_for(c.capacity.delta_rows)),  # of the row that is taken
@@ -139,12 +141,37 @@ class GatheredGradients(DirectGradients):
 
     def _applied(self, m: Module, lane: int, gradient: Signal) -> Value:
         gathered, total = self.grads.read_data[lane].as_signed(), self._total(lane)
-        m.d.sync += total.eq(Mux(self.applies[lane], 0, saturate(gradient + gathered, self.machine.grad)).as_signed())
+        left = self._left(m, lane, gathered)
+        m.d.sync += total.eq(Mux(self.applies[lane], left, saturate(gradient + gathered, self.machine.grad)).as_signed())
         m.d.comb += self.grads.write_data[lane].eq(total)
         return Mux(self.applies[lane], gathered, gradient)
 
+    def _left(self, m: Module, lane: int, gathered: Value) -> Value:
+        """What an update leaves in G."""
+        return Const(0, signed(1))
+
     def _total(self, lane: int) -> Signal:
         return Signal(signed(self.machine.grad.bits), name=f"gathered_{lane}", reset_less=True)
+
+
+class KeptGradients(GatheredGradients):
+    """The same, and what an update rounds off stays in G, if it is to."""
+
+    def _learn(self, m: Module) -> None:
+        super()._learn(m)
+        c, rate, keeps, self.keeping = self.machine, self.rate, self.remainder, []
+        for lane in range(c.lanes):
+            if lane % NEAR == 0:  # handed on through a large chip, long before they are used
+                rate, keeps = delay(m, rate, c.wires.ends), delay(m, keeps, c.wires.ends)
+                mask = Signal(c.grad.bits, name=f"mask_{lane}")
+                m.d.comb += mask.eq(delay(m, dither_mask(c.weight_shift(0), rate), c.wires.ends))
+            self.keeping.append((mask, keeps))
+
+    def _left(self, m: Module, lane: int, gathered: Value) -> Value:
+        """The bits that are shifted away, as a number of their own: rounding to nearest makes its highest bit the sign."""
+        c, (mask, keeps) = self.machine, self.keeping[lane]
+        negative = (gathered & mask & ~(mask >> 1)).any()
+        return Mux(keeps, Mux(negative, gathered | ~mask, gathered & mask)[: c.grad.bits], 0).as_signed()
 
 
 class LazyGradients(GatheredGradients):
@@ -197,5 +224,5 @@ def gradients(machine: Machine) -> DirectGradients:
     if machine.lazy:
         return LazyGradients(machine)
     if machine.capacity.grad_rows:
-        return GatheredGradients(machine)
+        return (KeptGradients if machine.capacity.remainder else GatheredGradients)(machine)
     return HeldGradients(machine) if machine.shared else DirectGradients(machine)

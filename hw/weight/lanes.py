@@ -16,7 +16,7 @@ from hw.numbers import NEURON_MULTIPLIERS, PIXEL_FRAC, bits_for
 from hw.pipeline import delay, spread
 from hw.program import LaneOp
 from hw.streams import lane_multiplier, mul_port, operand_bits, row_op
-from hw.weight.changes import Changes, ChangesInTurns
+from hw.weight.changes import Changes, ChangesInTurns, DecayingChanges
 from hw.weight.dither import LAYER_BITS, WORD, Dither
 from hw.weight.gradients import gradients
 from hw.weight.products import FarProducts, Products, SharedProducts
@@ -43,7 +43,8 @@ def parts(c: Machine) -> Parts:
     if c.weight_memory == "spram":
         return Parts(SpramBanks(region["weight"]), LaneBanks(region["delta"]), Products, Sums, Changes)
     weights, delta = LaneBanks(region["weight"], c.wires.tree, together=True), LaneBanks(region["delta"], c.wires.tree)
-    return Parts(weights, delta, FarProducts if c.wires.tree else Products, Sums, Changes)
+    changes = DecayingChanges if c.capacity.decay else Changes
+    return Parts(weights, delta, FarProducts if c.wires.tree else Products, Sums, changes)
 
 
 def each(ports: Sequence[Value], values: Sequence[Value]) -> list:
@@ -92,6 +93,7 @@ class Lanes(wiring.Component):
                 "op": In(stream.Signature(row_op(c))),
                 "operand": In(signed(operand_bits(c))),
                 "rate": In(4),
+                "remainder": In(1),  # what APPLY rounds off stays in G
                 "current": Out(words(c, c.u)),
                 "error": Out(stream.Signature(signed(c.delta.bits), always_ready=True)),
                 "single_current": Out(stream.Signature(signed(c.u.bits), always_ready=True)),
@@ -140,15 +142,17 @@ class Lanes(wiring.Component):
     def _decode(self, m: Module) -> None:
         """What the sweep is, a cycle later, long before the first row comes: every lane looks at it."""
         doing = self.doing = Signal(DOING)
-        forward, backward = self.sweep == LaneOp.FORWARD, self.sweep == LaneOp.BACKWARD
+        forward, backward, decay = (self.sweep == op for op in (LaneOp.FORWARD, LaneOp.BACKWARD, LaneOp.DECAY))
         flags = {
             "forward": forward,
             "backward": backward,
             "turned": self.turned,
             "gather": self.sweep == LaneOp.GATHER,
             "apply": self.sweep == LaneOp.APPLY,
-            "changing": (self.sweep == LaneOp.DESCEND) | (self.sweep == LaneOp.APPLY),
+            "changing": (self.sweep == LaneOp.DESCEND) | (self.sweep == LaneOp.APPLY) | decay,
+            "decaying": decay,
             "summing": forward | backward,
+            "weighing": forward | backward | decay,
             "folding": backward & ~self.turned | forward & self.turned,
         }
         for name, flag in flags.items():
@@ -177,7 +181,7 @@ class Lanes(wiring.Component):
         c, op, products, gradients, doing = self.machine, self.op, self.products, self.gradients, self.doing
         again, written, *_ = self.rows.then
         m.d.comb += [
-            self.weights.read_address.eq(Mux(doing.changing, again, op.p.row)),
+            self.weights.read_address.eq(Mux(doing.changing & ~doing.decaying, again, op.p.row)),
             self.weights.write_address.eq(written),
             self.weights.write.eq((self.rows.flight.valid[self.written] & doing.changing).replicate(c.lanes)),
             self.delta.read_address.eq(op.p.delta_row),
@@ -223,6 +227,7 @@ class Lanes(wiring.Component):
         *_, gradients_read, gradients_written = self.rows.then
         m.d.comb += [
             *(getattr(gradients, name).eq(getattr(self, name)) for name in ("operand", "gathers", "sum_write", "sum_row")),
+            *(getattr(gradients, name).eq(getattr(self, name)) for name in ("rate", "remainder")),
             *each(gradients.sum_data, self.sum_data),
             gradients.delta_row.eq(op.delta_row),
             gradients.read_row.eq(gradients_read),

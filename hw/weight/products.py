@@ -19,7 +19,8 @@ class Products(wiring.Component):
     """A product in every lane.
 
     Forward and backward it is the weight times the row's operand (`factor`); where a sum goes over the lanes, the weight times
-    what the lane has of its `own`. In an update it is the `learned` value times the factor, and `gradient` is the same, rounded.
+    what the lane has of its `own`. In an update it is the `learned` value times the factor, or, if weights decay, the weight times
+    the factor, and `gradient` is the same, rounded.
 
     Timing:   operands in cycle 1, products in cycle 3. `free`: a row may be taken
     """
@@ -47,17 +48,17 @@ class Products(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c = self.machine
-        summing, folding = (spread(m, flag, c.wires.tree, c.lanes) for flag in (self.doing.summing, self.doing.folding))
+        weighing, folding = (spread(m, flag, c.wires.tree, c.lanes) for flag in (self.doing.weighing, self.doing.folding))
         for lane in range(c.lanes):
-            a = Mux(summing[lane], self.weight[lane], self.learned[lane])
+            a = Mux(weighing[lane], self.weight[lane], self.learned[lane])
             b = Mux(folding[lane], self.own[lane], self.factor[lane])
-            product = self._multiply(m, lane, a, b, self._rounding(summing[lane]))
+            product = self._multiply(m, lane, a, b, self._rounding(weighing[lane]))
             m.d.comb += [self.product[lane].eq(product), self.gradient[lane].eq(self._gradient(self.product[lane]))]
         return m
 
-    def _rounding(self, summing: Value) -> Value | int:
+    def _rounding(self, weighing: Value) -> Value | int:
         """What rounds a gradient is added by the multiplier."""
-        return Mux(summing, 0, rounding(self.shift))
+        return Mux(weighing, 0, rounding(self.shift))
 
     def _gradient(self, product: Value) -> Value:
         return floor_shift(product, self.shift)
@@ -71,7 +72,7 @@ class Products(wiring.Component):
 class FarProducts(Products):
     """The same where sums have a long way from the multiplier: a gradient is rounded behind it."""
 
-    def _rounding(self, summing: Value) -> int:
+    def _rounding(self, weighing: Value) -> int:
         return 0
 
     def _gradient(self, product: Value) -> Value:

@@ -19,7 +19,9 @@ DOING = data.StructLayout(
         "gather": 1,
         "apply": 1,
         "changing": 1,  # weights
+        "decaying": 1,  # they change by themselves alone
         "summing": 1,  # weights times something, in the lanes or over them
+        "weighing": 1,  # the weights are multiplied: summing, or as they decay
         "folding": 1,  # over the lanes
     }
 )

@@ -33,6 +33,7 @@ class Sweeper(wiring.Component):
     GATHER      listed groups             inputs listed with a trace
     DESCEND     listed groups             the same, or listed pixels
     APPLY       every group               every input, or those listed with a trace (lazy learning)
+    DECAY       every group               every input
     ==========  ========================  ==========================
 
     In a layer banked by its inputs (`row.turned`) groups are neurons, and inputs are groups of inputs, each of which is visited.
@@ -57,7 +58,7 @@ class Sweeper(wiring.Component):
                 "op": Out(stream.Signature(row_op(machine))),
                 "operand": Out(signed(operand_bits(machine))),
                 "counted": Out(range(machine.lanes + 1)),
-                "units": Out(source(self.unit_bits, unit=self.unit_bits, value=PIXEL_FRAC + 1)),
+                "units": Out(source(self.unit_bits, unit=self.unit_bits, value=signed(PIXEL_FRAC + 2))),
                 "groups": Out(source(bits_for(machine.listed_deltas), entry=delta_entry(machine))),
                 "trace": In(signed(machine.trace.bits)),
                 "value": In(PIXEL_FRAC),
@@ -67,7 +68,8 @@ class Sweeper(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         c, row = self.machine, self.row
-        self.forward, self.backward, self.apply = (row.op == op for op in (LaneOp.FORWARD, LaneOp.BACKWARD, LaneOp.APPLY))
+        self.forward, self.backward, self.decay = (row.op == op for op in (LaneOp.FORWARD, LaneOp.BACKWARD, LaneOp.DECAY))
+        self.apply = (row.op == LaneOp.APPLY) | self.decay
         self.summing = self.forward | self.backward
         lazy = Const(c.lazy)  # learned lazily, only inputs with a trace are applied
         self.apply_all, self.apply_traced = self.apply & ~lazy, self.apply & lazy
@@ -155,8 +157,9 @@ class Sweeper(wiring.Component):
         ]
 
     def _operand(self, m: Module) -> Value:
-        """Stage C: a trace, the input's value, or the delta of a neuron whose layer is banked by its inputs."""
-        c, row, pixel, delta = self.machine, self.row, Signal(PIXEL_FRAC + 1), Signal(signed(self.machine.delta.bits))
+        """Stage C: a trace, the input's value, or the delta of a neuron whose layer is banked by its inputs; what makes gradients
+        of weights that decay."""
+        c, row, pixel, delta = self.machine, self.row, Signal.like(self.units.value), Signal(signed(self.machine.delta.bits))
         m.d.sync += [
             pixel.eq(Mux(self.nothing, 0, self.units.value)),
             delta.eq(Mux(self.nothing, 0, self.groups.entry.value.as_value())),
@@ -164,4 +167,5 @@ class Sweeper(wiring.Component):
         traced = self.apply_traced | ((row.op == LaneOp.GATHER) | (row.op == LaneOp.DESCEND)) & ~row.pixels
         value = Mux(row.values, Mux(self.nothing, 0, self.value), delay(m, pixel, c.wires.ends))
         scaled = Mux(self.forward, value, value << (c.trace.f - PIXEL_FRAC)).as_signed()
-        return Mux(row.turned, delay(m, delta, c.wires.ends), Mux(traced, self.trace, scaled))
+        learned = Mux(row.turned, delay(m, delta, c.wires.ends), Mux(traced, self.trace, scaled))
+        return Mux(self.decay, 1 << c.weight_unit, learned)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from hw.network import Legal, Network, state_arrays
 from hw.numbers import LEARN_L, LEARN_T, LEARN_W, PIXEL_FRAC, RATE_MAX
 
-RATES = ("rate_w", "rate_theta", "rate_alpha")
+RATES = ("rate_w", "rate_theta", "rate_alpha", "rate_decay")
 SWITCHES = {"w": LEARN_W, "t": LEARN_T, "l": LEARN_L}
 PIXEL_MAX = (1 << PIXEL_FRAC) - 1
 

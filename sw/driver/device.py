@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hw.configuration import read_record, settings
 from hw.host.protocol import DESCRIPTION_MOST, Link, Op, read_description
 from hw.machine import Machine, lacks
-from hw.memory_map import COUNTER_BITS, IDENTITY, PHASES, REGISTERS, Region, regions
+from hw.memory_map import COUNTER_BITS, IDENTITY, PHASES, REGISTERS, Region, regions, registers
 from hw.network import Network
 from hw.numbers import ceil_div
 from hw.plan import Plan, compile
@@ -254,7 +254,7 @@ class Device:
         return float(np.mean(self._show(samples, targets, "", self._ask_class, quiet) == targets))
 
     def set_rates(self, **rates: int) -> None:
-        """Sets any of the learning rates rate_w, rate_theta, rate_alpha: 2**-rate, 0 to 15."""
+        """Sets any of the rates of RATES, at which weights, thresholds and leakages learn and weights decay: 2**-rate, 0 to 15."""
         for name, rate in rates.items():
             if name not in RATES:
                 raise ValueError(f"{name}: no such rate; legal is one of {', '.join(RATES)}")
@@ -316,10 +316,10 @@ class Device:
 
     def _operations(self, samples: int, mask: int) -> int:
         """Synaptic operations of the samples to come, if nothing were skipped."""
-        c = self.config
-        completed = samples if c.batch == 1 else (int(self._read_registers(["gathered"])[0]) + samples * (mask > 0)) // c.batch
-        part, whole = (c.dense_operations(mask, completes=completes) for completes in (False, True))
-        return (samples - completed) * part + completed * whole
+        c, there = self.config, registers(self.machine)
+        names = [name for name, counts in (("gathered", c.batch > 1), ("aged", c.decay)) if counts and name in there]
+        counters = dict(zip(names, map(int, self._read_registers(names)), strict=True)) if names else {}
+        return c.dense_operations(mask, samples, **counters)
 
     def _ask_class(self, batch: Batch) -> None:
         batch.read(REGISTERS["class"].address, 1, 1)

@@ -18,7 +18,7 @@ from sw.transport.frames import request
 
 
 def image(plan: Plan, link: Link, state: Mapping[str, ArrayLike], rates: Mapping[str, int]) -> bytes:
-    """The image of a network: its programs, its whole learning state, and the rates rate_w, rate_theta, rate_alpha.
+    """The image of a network: its programs, its whole learning state, and the rates of RATES.
 
     ValueError names an array that is missing or not legal.
     """

@@ -164,7 +164,7 @@ class FastNetwork(GoldenNetwork):
 
     def _call(self, first: int, last: int, sample: np.ndarray, label: int, learn: str) -> None:
         net, shown = self._net, sample.astype(np.int64)
-        for name in (*checks.RATES, "rate_decay", "rng", "gathered", "aged"):
+        for name in (*checks.RATES, "rng", "gathered", "aged"):
             setattr(net, name, getattr(self, name))
         net.sops = net.sops_dense = 0
         self._c.network_steps(ctypes.byref(net), first, last, shown.ctypes.data, label, checks.learn_mask(learn))

@@ -31,7 +31,7 @@ def learn(network: GoldenNetwork, dataset: data.Dataset, switches: str, *, seed:
     network.load(recipe.state(network.config, seed))
     for epoch in range(epochs):
         for n, i in enumerate(recipe.order(seed, epoch, samples), epoch * samples):
-            vars(network).update(recipe.rates(n / total), rate_decay=recipe.rate_decay(n / total))
+            vars(network).update(recipe.rates(n / total))
             network.run(*dataset.train[i], switches)
             yield n + 1
 

@@ -170,7 +170,7 @@ class GoldenNetwork:
     def _checked(self, sample: ArrayLike, label: int | None, learn: str) -> tuple[np.ndarray, int, str]:
         sample = checks.check_sample(self.config, sample)
         learn = checks.check_learn(learn)
-        for name in (*checks.RATES, "rate_decay"):
+        for name in checks.RATES:
             checks.check_rate(name, getattr(self, name))
         shape = self.config.populations[0].shape
         sample = in_order(sample.reshape(*sample.shape[:-1], *shape), shape)
@@ -214,7 +214,7 @@ class GoldenNetwork:
         c, first = self.config, self.inputs[0]
         full = self.gathered == c.batch - 1
         if c.static and "w" in learn:
-            self._gather(first, self.input_grad, self._frame_factor(sample), every_unit=self._centres_frame)
+            self._gather(first, self.input_grad, self._frame_factor(sample), every_unit=c.centres_frame)
         if learn and full and c.cadence == "sample":
             for layer in reversed(self.layers):
                 if "w" in learn:
@@ -229,14 +229,9 @@ class GoldenNetwork:
             self.gathered = 0 if full else self.gathered + 1
         self.winner = winner(self.count, self.membrane[self.layers[-1].neurons], c)
 
-    @property
-    def _centres_frame(self) -> bool:
-        """Whether a held frame is centred: dense gradients behind it are centred so, as they do not gather."""
-        return self.config.static and self.config.centres(1) and not self.config.shares_weights(1)
-
     def _frame_factor(self, sample: Tensor) -> Tensor:
         """A held frame as its gradients take it."""
-        return lanes.frame_factor(sample, self.config, centred=self._centres_frame)
+        return lanes.frame_factor(sample, self.config, centred=self.config.centres_frame)
 
     def _apply(self, of: Input) -> None:
         """An update with what has gathered in G."""
@@ -246,7 +241,7 @@ class GoldenNetwork:
         traced = self.weight_trace[of.traces] != 0
         visited = traced if c.lazy else slice(None)
         grad = self._gradient(of)
-        if c.centres(of.synapses.layer) and not (of.source == 0 and self._centres_frame):
+        if c.centres(of.synapses.layer) and not (of.source == 0 and c.centres_frame):
             grad = lanes.centre(grad, c)
         size = weights.weight.numel()
         self._count("update", size // len(traced) * int(traced.count_nonzero()) if c.lazy else size, size)

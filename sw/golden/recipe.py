@@ -63,16 +63,12 @@ class Recipe:
                              surrogate=self.surrogate, band=self.band)  # fmt: skip
 
     def rates(self, done: float) -> dict[str, int]:
-        """Rates `rate_w`, `rate_theta`, `rate_alpha` after a share `done` (0 to 1) of the training."""
+        """Rates `rate_w`, `rate_theta`, `rate_alpha`, `rate_decay` after a share `done` (0 to 1) of the training."""
         if not 0 <= done <= 1:
             raise ValueError(f"done: {done} is not legal; legal is 0 to 1")
         w = self.rate_w + sum(done >= share for share in self.halve_at)
-        offsets = {"rate_w": 0, "rate_theta": self.theta_offset, "rate_alpha": self.alpha_offset}
+        offsets = {"rate_w": 0, "rate_theta": self.theta_offset, "rate_alpha": self.alpha_offset, "rate_decay": self.decay_offset}
         return {name: min(w + offset, RATE_MAX) for name, offset in offsets.items()}
-
-    def rate_decay(self, done: float) -> int:
-        """The rate at which weights decay then, where they do."""
-        return min(self.rates(done)["rate_w"] + self.decay_offset, RATE_MAX)
 
     def order(self, seed: int, epoch: int, samples: int) -> np.ndarray:
         """The samples 0 .. samples - 1 in the order of an epoch, shuffled."""

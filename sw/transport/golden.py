@@ -252,8 +252,8 @@ class Core:
             self.registers[name] = value & (1 << bits) - 1
             if name == "step":
                 self._sample = None
-            if name == "gathered" and self.network:
-                self.network.gathered = self.registers[name]
+            if name in ("gathered", "aged") and self.network:
+                setattr(self.network, name, self.registers[name])
 
     def _get(self, row: int) -> int:
         name = _REGISTER.get(row, "")
@@ -274,7 +274,7 @@ class Core:
             return
         self._load(network)
         for name in RATES:
-            setattr(network, name, self.registers[name])
+            setattr(network, name, self.registers.get(name, 0))
         if self._sample is None:
             learn = "".join(letter for letter, bit in SWITCHES.items() if self.registers["learn"] & bit)
             # Events are filled in as their steps come.
@@ -288,8 +288,9 @@ class Core:
             self.registers["step"] = (self.registers["step"] + 1) % c.steps
         if self.registers["step"] == 0:
             self._sample = None
-            if "gathered" in self.registers:
-                self.registers["gathered"] = network.gathered
+            for name in ("gathered", "aged"):
+                if name in self.registers:
+                    self.registers[name] = getattr(network, name)
         self._newer_network = set(self._regions)
 
     def _take_inputs(self, network: Network) -> None:

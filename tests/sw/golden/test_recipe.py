@@ -66,7 +66,7 @@ def test_deeper_networks_start_with_larger_weights():
 def test_rates_are_annealed_and_stay_in_the_register():
     recipe = Recipe(rate_w=6, theta_offset=2, alpha_offset=8, halve_at=(0.5, 0.9))
     assert [recipe.rates(done)["rate_w"] for done in (0, 0.49, 0.5, 0.89, 0.9, 1)] == [6, 6, 7, 7, 8, 8]
-    assert recipe.rates(0.9) == {"rate_w": 8, "rate_theta": 10, "rate_alpha": 15}
+    assert recipe.rates(0.9) == {"rate_w": 8, "rate_theta": 10, "rate_alpha": 15, "rate_decay": 15}
     with pytest.raises(ValueError, match="done: 1.1 is not legal; legal is 0 to 1"):
         recipe.rates(1.1)
 
