@@ -116,7 +116,7 @@ def as_text(report: Report) -> str:
     ones = r.image.origin.ones
     rows = [
         ("network", f"{c.title}, T = {c.steps}, {c.input} input"
-                    + (f"; {ones} of its units are always on, for biases" if ones else "")),
+                    + (f"; {ones} of its units{'' if c.all_dense else ' or channels'} are always on, for biases" if ones else "")),
         ("board", f"{r.place}, cadence {c.cadence}" + ", stochastic rounding" * c.stochastic),
         *(("also holds it", ", ".join(other.board.name for other in r.others if other.ready is ready) + how)
           for ready, how in ((True, " (as it is)"), (False, " (built for it)")) if any(other.ready is ready for other in r.others)),
@@ -133,7 +133,7 @@ def as_text(report: Report) -> str:
     assert r.spikes is not None and r.spikes_differ is not None and r.steps_of_neurons and r.classes_equal is not None
     rows.append(("samples", str(r.samples)))
     if r.float_accuracy is not None and r.integer_accuracy is not None:
-        rows.append(("accuracy", f"{100 * r.float_accuracy:.2f} % in floating point, {100 * r.integer_accuracy:.2f} % on the chip"))
+        rows.append(("accuracy", f"{100 * r.float_accuracy:.2f} % in floating point, {100 * r.integer_accuracy:.2f} % in integers"))
     rows.append(("classes equal", f"{100 * r.classes_equal:.2f} %"))
     share = r.spikes_differ / r.steps_of_neurons
     rows.append(("spikes differ", f"{r.spikes_differ} in {r.steps_of_neurons} steps of neurons ({100 * share:.3f} %),"
