@@ -61,7 +61,10 @@ class Node:
         value = value.get("input") if isinstance(value, dict) else value
         if value is None:
             return None
-        shape = tuple(int(n) for n in np.asarray(value).reshape(-1))
+        try:
+            shape = tuple(int(n) for n in np.asarray(value).reshape(-1))
+        except (TypeError, ValueError, OverflowError):
+            self.cannot(f"{key}: {value}", "whole numbers")
         if not shape or min(shape) < 1:
             self.cannot(f"{key}: shape {shape}", "sizes of at least 1")
         return shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
