@@ -304,6 +304,20 @@ def test_a_channel_that_is_no_bias_stays_one():
     assert (golden[..., keep] != run).mean() < 0.004 and own.size >= run.shape[-1]
 
 
+def test_a_channel_that_others_hold_down_stays_one():
+    """And so does the one above it, which it drove."""
+    x, _ = samples("events")
+    image = deploy.deploy(graph_of(KINDS[0]), reading=SOFT, input="events", steps=T, calibration=Samples(x)).image
+    assert [layer.rows for layer in export.layers(image)] == [4, 6, 5]
+    state = {"weight.1": image.state["weight.1"].copy()}
+    state["weight.1"][4, :2] = image.network.w.low
+    changed = image.learned(state)
+    network = export.layers(changed)
+    assert [layer.rows for layer in network] == [5, 7, 5] and network[0].bias.any() and not network[1].bias.any()
+    golden, run = deploy.run_golden(changed, x).spikes, deploy.simulate(network, x, T).spikes
+    assert (golden != run).mean() < 0.004 and not golden[..., 4::5][..., :72].all()
+
+
 def test_one_threshold_a_channel_if_allowed():
     rng = np.random.default_rng(0)
     graph = chain((1, 6, 6), conv(rng, 2, 1, 3, bias=0), lif(rng, (2, 4, 4)), *end(rng, 32, bias=0))
