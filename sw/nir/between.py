@@ -70,13 +70,10 @@ class Between:
                 node.cannot(f"weight: {w.shape[1]} inputs, but {len(self.weight)} come", f"{len(self.weight)} columns")
             self.weight, self.bias = w @ self.weight, w @ self.bias + b
             return
-        below = self._below
-        if self.below is None and (below is None or len(below) == 1 or math.prod(below) != w.shape[1]):
-            below = w.shape[1:]  # the matrix knows
-        assert below is not None
+        below = self.below.unit_shape if self.below else w.shape[1:]  # of flat inputs the matrix knows best
         if math.prod(below) != w.shape[1]:
             node.cannot(f"weight: {w.shape[1]} inputs, but {units(below)} come", f"{math.prod(below)} columns, behind a Flatten")
-        self.wiring = Full(below if self.below else w.shape[1:])
+        self.wiring = Full(below)
         self.weight, self.bias = w * self._for_units(node, below).reshape(-1), b
 
     def _for_units(self, node: Node, below: Shape) -> np.ndarray:
@@ -99,7 +96,10 @@ class Between:
         else:
             shape = self._below
             image = shape is not None and len(shape) == 3 and not self._flat
-            self._factor = self._factor * (node.array("scale", shape) if image else scale.reshape(-1))
+            scale = node.array("scale", shape) if image else scale.reshape(-1)
+            if scale.size > 1 and np.size(self._factor) > 1 and scale.shape != np.shape(self._factor):
+                node.cannot(f"scale: shape {scale.shape} behind another of {np.shape(self._factor)}", "the same shape")
+            self._factor = self._factor * scale
 
     # -- convolutions -----------------------------------------------------------------------------
     def _conv(self, node: Node) -> None:
