@@ -27,6 +27,7 @@ from hw.design import MACHINE_FIELDS, NETWORK_FIELDS, Design
 from hw.memory_map import PHASES
 from hw.notation import dense
 from hw.options import add_design, chosen, design, flag, output, whole
+from hw.plan import compile
 from sim.build import OPT, WAVES
 from sim.device import ENGINES
 from sim.simulator import SimulationError
@@ -191,6 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         image, simulated = image_of(options)
         network = simulated.network
+        compile(network, simulated.machine)  # says what the machine lacks
         own = network.replace(net=dense((image.inputs, *network.sizes[1:])))
         dataset = image.dataset(data.load(options.dataset, own, folder=options.folder, seed=options.seed))
         for name, split in (("samples", dataset.train), ("test", dataset.test)):

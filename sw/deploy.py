@@ -21,7 +21,7 @@ from hw.network import CADENCES, INPUTS, Network
 from hw.options import output, whole
 from sw import data
 from sw.nir import graph as nirgraph
-from sw.nir.deploy import Place, Report, Samples, deploy
+from sw.nir.deploy import Report, Samples, deploy
 from sw.nir.graph import APPROXIMATIONS, DECAYS, RESETS, Reading
 
 
@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
                          help="after a spike: the threshold is subtracted before the leak, after it, or all"
                               " (default: as the graph says)")  # fmt: skip
     meaning.add_argument("--approximate", action="append", choices=APPROXIMATIONS, default=[],
-                         help="accept what is not exact: another reset, or one leakage factor a layer"
-                              " (default: refuse)")  # fmt: skip
+                         help="accept what is not exact: another reset, one leakage factor a layer, or one"
+                              " threshold a channel (default: refuse)")  # fmt: skip
     choice = p.add_argument_group("what it becomes")
     choice.add_argument(
         "--board", choices=BOARDS, metavar="NAME", help=f"one of {', '.join(BOARDS)} (default: the smallest that holds it)"
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
         network, _ = nirgraph.layers(graph, reading)
         samples = None
         if options.calibrate:
-            inputs, classes = network[0].weight.shape[1], len(network[-1].weight)
+            inputs, classes = network[0].inputs, network[-1].rows
             samples = calibration(options.calibrate, inputs, classes, options.steps, options.input, options.samples)
         report = deploy(graph, reading=reading, steps=options.steps, input=options.input, input_scale=options.input_scale,
                         bits=options.bits, board=options.board, cadence=options.cadence, stochastic=options.stochastic,
@@ -106,26 +106,18 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     print(as_text(report))
     print(f"\nimage           {path}")
-    print(_table(zip(("next", *[""] * 9), next_steps(report.place, path), strict=False)))
+    print(_table(zip(("next", *[""] * 9), report.place.next_steps(path), strict=False)))
     return 0
-
-
-def next_steps(place: Place, path: Path) -> list[str]:
-    """What brings the network to life: in the simulation, and on the board."""
-    with_build = [] if place.ready else [f"python -m hw.build {' '.join(place.options)}    # then program it"]
-    return [f"python -m sim.cosim --image {path}", *with_build,
-            f'sw.driver.device.Device.open(PORT).load("{path}")    # in Python; or sw.train_device --image']
 
 
 def as_text(report: Report) -> str:
     """The report for a reader."""
-    r, c, machine = report, report.image.network, report.place.design.machine
+    r, c = report, report.image.network
     ones = r.image.origin.ones
     rows = [
         ("network", f"{c.title}, T = {c.steps}, {c.input} input"
-                    + (f"; {ones} of its units are always on, for biases" if ones else "")),
-        ("board", f"{r.place.board.name}, {'as it is' if r.place.ready else 'built for it'}: {machine.lanes} lanes, weights in"
-                  f" {machine.weight_memory} RAM, cadence {c.cadence}" + ", stochastic rounding" * c.stochastic),
+                    + (f"; {ones} of its units{'' if c.all_dense else ' or channels'} are always on, for biases" if ones else "")),
+        ("board", f"{r.place}, cadence {c.cadence}" + ", stochastic rounding" * c.stochastic),
         *(("also holds it", ", ".join(other.board.name for other in r.others if other.ready is ready) + how)
           for ready, how in ((True, " (as it is)"), (False, " (built for it)")) if any(other.ready is ready for other in r.others)),
         ("formats", f"weights {c.w}, membranes {c.u}"),
@@ -141,7 +133,7 @@ def as_text(report: Report) -> str:
     assert r.spikes is not None and r.spikes_differ is not None and r.steps_of_neurons and r.classes_equal is not None
     rows.append(("samples", str(r.samples)))
     if r.float_accuracy is not None and r.integer_accuracy is not None:
-        rows.append(("accuracy", f"{100 * r.float_accuracy:.2f} % in floating point, {100 * r.integer_accuracy:.2f} % on the chip"))
+        rows.append(("accuracy", f"{100 * r.float_accuracy:.2f} % in floating point, {100 * r.integer_accuracy:.2f} % in integers"))
     rows.append(("classes equal", f"{100 * r.classes_equal:.2f} %"))
     share = r.spikes_differ / r.steps_of_neurons
     rows.append(("spikes differ", f"{r.spikes_differ} in {r.steps_of_neurons} steps of neurons ({100 * share:.3f} %),"

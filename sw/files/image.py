@@ -20,7 +20,7 @@ from hw.numbers import PIXEL_FRAC
 from sw.common import checks
 from sw.data import Dataset, Split
 
-PARAMETERS = ("weight", "theta", "alpha", "error_table", "surrogate", "rng")
+PARAMETERS = ("weight", "shortcut", "theta", "alpha", "error_table", "graded_table", "surrogate", "rng")
 """Kinds of arrays of the state that outlive a sample."""
 ONE = {"static": (1 << PIXEL_FRAC) - 1, "events": 1 << PIXEL_FRAC, "frames": (1 << PIXEL_FRAC) - 1}
 """The constant input's value by kind of input, of 256: the greatest byte, or a spike in every step."""
@@ -33,7 +33,8 @@ class Origin:
     names: tuple[str, ...] = ()
     """Name of each layer's neurons in the graph; none if there was no graph."""
     theta: tuple[tuple[float, ...], ...] = ()
-    """Each neuron's threshold in the graph, by layer; the core's own has another scale. None if there was no graph."""
+    """Each neuron's threshold in the graph, or each channel's, by layer; the core's own has another scale. None if there was no
+    graph."""
     dt: float = 1e-4
     """Seconds of a time step, to which the graph's time constants refer."""
     decay: str = "euler"
@@ -41,7 +42,7 @@ class Origin:
     unit_gain: bool = True
     """Whether resistances are such that weights add to the membrane as they are (r = tau/dt); r = 1 if not."""
     ones: int = 0
-    """Layers, the input counted first, whose last unit is always on: it carries the biases of the layer above."""
+    """Layers, the input counted first, whose last unit, or channel, is always on: it carries the biases of the layer above."""
     input_scale: float = 1.0
     """What the network was given where the core is given 1.0."""
 
@@ -63,22 +64,33 @@ class Image:
         return replace(self, state=self.state | {name: np.asarray(array) for name, array in state.items() if name in self.state})
 
     @property
+    def _constant(self) -> int:
+        """Inputs that are always on: none, one, or a channel of an image. They are the last ones."""
+        return self.network.populations[0].positions if self.origin.ones else 0
+
+    @property
     def inputs(self) -> int:
-        """Inputs of the network, without a constant one."""
-        return self.network.sizes[0] - bool(self.origin.ones)
+        """Inputs of the network, without constant ones."""
+        return self.network.sizes[0] - self._constant
 
     def sample(self, sample: ArrayLike) -> np.ndarray:
-        """A sample of the network, (inputs,) bytes or (T, inputs) spikes, as the core takes it: with the constant input, if any."""
-        x = np.asarray(sample)
-        return _append(x, 1 if self.network.input == "events" else ONE[self.network.input]) if self.origin.ones else x
+        """A sample of the network, (inputs,) bytes or (T, inputs) spikes, as the core takes it: with the constant inputs, if any.
+
+        Instead of inputs it may have the axes C, H, W of an image."""
+        x, lead = np.asarray(sample), self.network.input != "static"
+        x = x.reshape(*x.shape[:lead], -1) if x.ndim > lead else x
+        return self._append(x, 1 if self.network.input == "events" else ONE[self.network.input])
 
     def dataset(self, dataset: Dataset) -> Dataset:
         """The same for all samples of a data set that was loaded for the network's own inputs."""
         if not self.origin.ones:
             return dataset
-        train, test = (Split(self.network, _append(s.images.astype(np.int64), ONE[self.network.input]), s.labels, s.seed)
+        train, test = (Split(self.network, self._append(s.images.astype(np.int64), ONE[self.network.input]), s.labels, s.seed)
                        for s in (dataset.train, dataset.test))  # fmt: skip
         return replace(dataset, train=train, test=test)
+
+    def _append(self, x: np.ndarray, value: int) -> np.ndarray:
+        return np.concatenate([x, np.full((*x.shape[:-1], self._constant), value, x.dtype)], -1) if self.origin.ones else x
 
     def save(self, path: Path) -> None:
         texts = {"network": self.network.to_json(), "origin": json.dumps(asdict(self.origin))}
@@ -105,7 +117,3 @@ def is_image(path: str | Path) -> bool:
     """Whether the file there is one, by its beginning: a ZIP file."""
     path = Path(path)
     return path.is_file() and zipfile.is_zipfile(path)
-
-
-def _append(x: np.ndarray, value: int) -> np.ndarray:
-    return np.concatenate([x, np.full((*x.shape[:-1], 1), value, x.dtype)], -1)

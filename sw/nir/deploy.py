@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -20,8 +21,8 @@ from tqdm import tqdm
 from boards import BOARDS, Board, get_board
 from hw import build
 from hw.design import Design
+from hw.machine import lacks
 from hw.network import Network
-from hw.notation import dense
 from hw.numbers import PIXEL_FRAC, Q
 from hw.options import as_options, differences
 from hw.plan import compile
@@ -30,8 +31,10 @@ from sw.golden.error.output import error_table, surrogate_table
 from sw.golden.fixed import clipped, raw
 from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
+from sw.golden.weight.synapses import in_order
 from sw.nir import graph as nirgraph
-from sw.nir.graph import Layer, Reading
+from sw.nir.graph import Reading
+from sw.nir.layer import Layer, notation, same_thresholds
 
 SCALES = 2.0 ** (np.arange(-8, 9) / 4)
 """Thresholds that a layer may have in the core: membranes and weights scale with them."""
@@ -46,7 +49,8 @@ MEMBRANES = (Q(4, 12), Q(5, 11), Q(6, 10), Q(7, 9))
 class Samples(NamedTuple):
     """Samples as the network takes them, and labels (n,) if they are known.
 
-    Samples are uint8 (n, inputs) for static input, bool (n, T, inputs) for events, uint8 (n, T, inputs) for frames.
+    Samples are uint8 (n, inputs) for static input, bool (n, T, inputs) for events, uint8 (n, T, inputs) for frames; instead of
+    inputs they may have the axes C, H, W of an image.
     """
 
     x: np.ndarray
@@ -56,7 +60,8 @@ class Samples(NamedTuple):
 class Run(NamedTuple):
     """What a network did.
 
-    The class of each sample (n,), spikes (n, T, neurons), and the mean square of what each layer was given, (M,) for each layer.
+    The class of each sample (n,), spikes (n, T, neurons) as the golden model counts neurons (those of channels place by place), and
+    the mean square of what each weight of a layer's neurons sees, (M,) for each layer.
     """
 
     winners: np.ndarray
@@ -71,45 +76,54 @@ def with_ones(network: Sequence[Layer], kind: str, input_scale: float = 1.0) -> 
     """The network as the core does it, with thresholds 1 and without biases, and how many layers got a unit that is always on.
 
     Scaling a neuron's weights, bias and threshold alike changes none of its spikes. A bias is the weight of a unit that is always
-    on: an input of the greatest value, and in hidden layers a neuron far above its threshold (here 0) in every step.
+    on: an input of the greatest value, and in hidden layers a neuron far above its threshold (here 0) in every step. Below a
+    convolution it is a channel of such units. Raises ValueError where a convolution has no weight that sees one wherever it stands.
     """
     ones = max((l for l, layer in enumerate(network, 1) if layer.bias.any()), default=0)
     out = []
     for l, layer in enumerate(network, 1):
-        layer = nirgraph.same_thresholds(layer.core, np.ones_like(layer.theta))
-        weight, theta, alpha = layer.weight * (input_scale if l == 1 else 1), layer.theta, layer.alpha
-        if l <= ones:
-            unit = ONE[kind] / (1 << PIXEL_FRAC) if l == 1 else 1.0
-            weight = np.column_stack([weight, layer.bias / unit])
+        layer = same_thresholds(layer.core, np.ones(layer.rows))
+        weight, theta, alpha, wiring = layer.weight * (input_scale if l == 1 else 1), layer.theta, layer.alpha, layer.wiring
+        added = layer.bias
+        if l <= ones and wiring.constant is None:
+            raise ValueError(f"node {layer.name!r}: bias of a layer above it, but no part of its kernels always sees the image;"
+                             " legal is a smaller padding, or no bias above it")  # fmt: skip
         if l < ones:
-            weight = np.vstack([weight, [*np.zeros(weight.shape[1] - 1), np.inf]])  # as much as the format holds
-            theta, alpha = np.append(theta, 0), np.append(alpha, alpha[:1])  # as little as the core can
-        out.append(replace(layer, weight=weight, theta=theta, alpha=alpha, bias=np.zeros(len(theta))))
+            weight = np.concatenate([weight, np.zeros_like(weight[:1])])
+            theta = np.concatenate([theta, np.zeros_like(theta[:1])])  # as little as the core can
+            alpha, added = np.concatenate([alpha, alpha[:1]]), np.append(added, np.inf)  # as much as the format holds
+        if l <= ones:
+            wiring, weight = wiring.with_channel(weight, added / (ONE[kind] / (1 << PIXEL_FRAC) if l == 1 else 1.0))
+        out.append(replace(layer, weight=weight, theta=theta, alpha=alpha, bias=np.zeros(len(weight)), wiring=wiring))
     return out, ones
 
 
 def simulate(network: Sequence[Layer], samples: np.ndarray, steps: int, input_scale: float = 1.0) -> Run:
     """Run a network in floating point on the samples it takes."""
-    static = samples.ndim == 2
+    below = network[0].wiring.below
+    static, n = samples[0].size == network[0].inputs, len(samples)
     one = 1 if samples.dtype == bool else 1 << PIXEL_FRAC
-    x = (samples if static else samples.transpose(1, 0, 2)) * input_scale / one
-    membrane = [np.zeros((len(samples), len(layer.theta))) for layer in network]
+    x = samples.reshape(n, *below)[None] if static else samples.reshape(n, steps, *below).swapaxes(0, 1)
+    x = x * input_scale / one
+    membrane = [np.zeros((n, *layer.shape)) for layer in network]
     spike = [np.zeros_like(u, dtype=bool) for u in membrane]
     history = []
+    power = [np.zeros(layer.wiring.below) for layer in network]
     for t in range(steps):
-        below = x if static else x[t]
+        units = x[0 if static else t]
         for l, layer in enumerate(network):
-            membrane[l] = layer.step(membrane[l], spike[l], below)
+            power[l] += (units**2).sum(0).reshape(power[l].shape) / n / steps
+            membrane[l] = layer.step(membrane[l], spike[l], units)
             spike[l] = membrane[l] >= layer.theta
-            below = spike[l].astype(np.float64)
-        history.append(np.concatenate(spike, -1))
+            units = layer.units(spike[l])
+        history.append(np.concatenate([in_order(s, layer.shape) for s, layer in zip(spike, network, strict=True)], -1))
     spikes = np.stack(history, 1)
-    classes = len(network[-1].theta)
+    classes = network[-1].rows
     count = spikes[..., -classes:].sum(1)
     # The readout's keys, the last one first.
     order = np.lexsort((np.broadcast_to(-np.arange(classes), count.shape), membrane[-1], count))
-    rates = np.split(spikes.mean((0, 1)), np.cumsum([len(layer.theta) for layer in network])[:-1])
-    return Run(order[:, -1], spikes, [(x**2).reshape(-1, x.shape[-1]).mean(0) / input_scale**2, *rates[:-1]])
+    power[0] /= input_scale**2
+    return Run(order[:, -1], spikes, [layer.wiring.seen(p) for layer, p in zip(network, power, strict=True)])
 
 
 def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
@@ -127,7 +141,7 @@ def run_golden(image: Image, samples: np.ndarray, *, quiet: bool = True) -> Run:
 
 
 def quantise(layer: Layer, scale: float, w: Q) -> np.ndarray:
-    """Raw weights (N, M) of a layer whose thresholds become `scale`."""
+    """Raw weights of a layer whose thresholds become `scale`, in the shape of its weights."""
     return raw(layer.weight * scale, w.one, w.low, w.high)
 
 
@@ -136,8 +150,8 @@ def disturbance(layer: Layer, scale: float, w: Q, power: np.ndarray) -> float:
 
     The worst neuron's root mean square error, as a share of the threshold.
     """
-    error = (quantise(layer, scale, w) / w.one / scale - np.where(np.isinf(layer.weight), 0, layer.weight))[layer.theta > 0]
-    return float(np.sqrt((error**2 @ power).max()))
+    error = (quantise(layer, scale, w) / w.one / scale - np.where(np.isinf(layer.weight), 0, layer.weight))[layer.thresholds > 0]
+    return float(np.sqrt((error.reshape(len(error), -1) ** 2 @ power).max()))
 
 
 def best_scale(layer: Layer, w: Q, power: np.ndarray) -> float:
@@ -164,10 +178,10 @@ def membrane_formats(network: Network) -> Iterator[Network]:
 def integers(layers: Sequence[Layer], config: Network, scales: Sequence[float]) -> dict[str, np.ndarray]:
     """The state to load: weights, thresholds and leakage factors of the layers, and the recipe's tables to learn with."""
     c, recipe, state = config, Recipe(), {}
-    for l, layer, scale in zip(c.layers, layers, scales, strict=True):
-        state[f"weight.{l}"] = quantise(layer, scale, c.w)
-        state[f"theta.{l}"] = raw(layer.theta * scale, c.u.one, c.theta_min, c.u.high)
-    state["alpha"] = raw([layer.alpha[0] for layer in layers], c.alpha_one, 0, c.alpha_one)
+    for synapses, layer, scale in zip(c.synapses, layers, scales, strict=True):
+        state[synapses.array("weight")] = quantise(layer, scale, c.w).reshape(synapses.weight_shape)
+        state[f"theta.{synapses.layer}"] = raw(layer.thresholds * scale, c.u.one, c.theta_min, c.u.high)
+    state["alpha"] = raw([layer.alpha.flat[0] for layer in layers], c.alpha_one, 0, c.alpha_one)
     state["error_table"] = error_table(c, beta=recipe.beta, scale=recipe.scale)
     state["surrogate"] = surrogate_table()
     if c.stochastic:
@@ -178,13 +192,13 @@ def integers(layers: Sequence[Layer], config: Network, scales: Sequence[float]) 
 def inputs_power(layers: Sequence[Layer], run: Run | None) -> list[np.ndarray]:
     """Mean square of each layer's inputs: as in the run, or a guess; 1 for a unit that is always on."""
     if run is None:
-        return [np.full(layer.weight.shape[1], 0.25) for layer in layers]
-    return [np.append(p, np.ones(layer.weight.shape[1] - len(p))) for layer, p in zip(layers, run.power, strict=True)]
+        return [np.full(layer.weight[0].size, 0.25) for layer in layers]
+    return [np.append(p, np.ones(layer.weight[0].size - len(p))) for layer, p in zip(layers, run.power, strict=True)]
 
 
 def ordinary(layers: Sequence[Layer]) -> np.ndarray:
-    """Which neurons are the network's own, (neurons,): not those that are always on."""
-    return np.concatenate([layer.theta > 0 for layer in layers])
+    """Which neurons are the network's own, (neurons,), as the golden model counts them: not those that are always on."""
+    return np.concatenate([in_order(layer.theta > 0, layer.shape) for layer in layers])
 
 
 def formats(base: Network, layers: Sequence[Layer], bits: int, power: Sequence[np.ndarray],
@@ -233,6 +247,58 @@ class Place(NamedTuple):
     def options(self) -> list[str]:
         """Of `hw.build`."""
         return as_options(self.board.name, differences(self.design, self.board.name))
+
+    @property
+    def network(self) -> Network:
+        return self.design.network
+
+    def settle(self, network: Network) -> Place:
+        """The same board with the network's formats: still as it is, or built for it."""
+        own = self.board.design.network
+        changes = {f.name: value for f in fields(network) if (value := getattr(network, f.name)) != getattr(own, f.name)}
+        if self.ready and (design := as_it_is(self.board, changes)):
+            return Place(self.board, design, True)
+        design = built(self.board, {"w": network.w, "stochastic": network.stochastic, **changes})
+        if design is None:
+            raise ValueError(f"net: {network.title} with the formats chosen does not fit {self.board.name}; give another --board")
+        return Place(self.board, design, False)
+
+    def __str__(self) -> str:
+        machine = self.design.machine
+        return (f"{self.board.name}, {'as it is' if self.ready else 'built for it'}: {machine.lanes} lanes, weights in"
+                f" {machine.weight_memory} RAM")  # fmt: skip
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"board": self.board.name, "machine": json.loads(self.design.machine.to_json()), "ready": self.ready}
+
+    def next_steps(self, path: Path) -> list[str]:
+        """What brings the image at `path` to life: in the simulation, and on the board."""
+        with_build = [] if self.ready else [f"python -m hw.build {' '.join(self.options)}    # then program it"]
+        return [f"python -m sim.cosim --image {path}", *with_build,
+                f'sw.driver.device.Device.open(PORT).load("{path}")    # in Python; or sw.train_device --image']
+
+
+@dataclass(frozen=True)
+class NoBoard:
+    """The golden model runs the network, and no board does so far."""
+
+    network: Network
+    ready: ClassVar[bool] = False
+
+    def settle(self, network: Network) -> NoBoard:
+        return NoBoard(network)
+
+    def __str__(self) -> str:
+        return "none holds convolutions so far; the golden model runs it"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"board": None, "machine": None, "ready": False}
+
+    def next_steps(self, path: Path) -> list[str]:
+        """What runs the image at `path`, in Python."""
+        return [f'image = sw.files.image.Image.load(Path("{path}"))    # in Python',
+                "model = sw.golden.network.GoldenNetwork(image.network)",
+                "model.load(image.state)", "model.run(image.sample(x)).winner"]  # fmt: skip
 
 
 def as_it_is(board: Board, wanted: dict[str, Any]) -> Design | None:
@@ -283,16 +349,18 @@ def places(wanted: dict[str, Any], bits: int, only: str | None = None) -> list[P
     return found
 
 
-def settle(found: Place, network: Network) -> Place:
-    """The same board with the network's formats: still as it is, or built for it."""
-    own = found.board.design.network
-    changes = {f.name: value for f in fields(network) if (value := getattr(network, f.name)) != getattr(own, f.name)}
-    if found.ready and (design := as_it_is(found.board, changes)):
-        return Place(found.board, design, True)
-    design = built(found.board, {"w": network.w, "stochastic": network.stochastic, **changes})
-    if design is None:
-        raise ValueError(f"net: {network.title} with the formats chosen does not fit {found.board.name}; give another --board")
-    return Place(found.board, design, False)
+def choose(wanted: dict[str, Any], bits: int, board: str | None) -> tuple[Place | NoBoard, list[Place]]:
+    """Where a network of these fields runs, and what else would hold it."""
+    network = Network(**wanted)
+    if not network.all_dense:
+        if board:
+            why = next(iter(lacks(get_board(board).design.machine, network)))
+            raise ValueError(f"board: {board} is not legal; legal is none, for the golden model ({why})")
+        return NoBoard(network), []
+    chosen, *others = places(wanted, bits, board)
+    if board:
+        others = [other for other in places(wanted, bits) if other.board.name != board]
+    return chosen, others
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------------------
@@ -303,7 +371,7 @@ class Report:
     """What was deployed, and what it cost. Shares are of 1."""
 
     image: Image
-    place: Place
+    place: Place | NoBoard
     others: list[Place]
     """What else would hold it."""
     layers: list[dict[str, Any]]
@@ -318,16 +386,14 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         out = {name: value for name, value in vars(self).items() if name not in ("image", "place", "others")}
-        machine = json.loads(self.place.design.machine.to_json())
-        out |= {"board": self.place.board.name, "machine": machine, "ready": self.place.ready}
-        out |= {"others": {other.board.name: other.ready for other in self.others}}
+        out |= self.place.as_dict() | {"others": {other.board.name: other.ready for other in self.others}}
         return out | {"network": json.loads(self.image.network.to_json()), "origin": asdict(self.image.origin)}
 
 
 def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network().steps, input: str = "static",
            input_scale: float = 1.0, bits: int = 16, board: str | None = None, cadence: str | None = None, stochastic: bool = False,
            calibration: Samples | None = None, search: int = 100, quiet: bool = True) -> Report:  # fmt: skip
-    """A NIR graph as an image for a board, and what that costs on the calibration samples.
+    """A NIR graph as an image for a board, and what that costs on the calibration samples. Convolutions: for the golden model.
 
     Args:
         graph: a `nir.NIRGraph`.
@@ -351,18 +417,15 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network()
     if not 0 < input_scale < np.inf:
         raise ValueError(f"input_scale: {input_scale} is not legal; legal is above 0")
     layers, ones = with_ones(network, input, input_scale)
-    sizes = (layers[0].weight.shape[1], *(len(layer.weight) for layer in layers))
-    wanted: dict[str, Any] = {"net": dense(sizes), "steps": steps, "input": input}
+    wanted: dict[str, Any] = {"net": notation(layers), "steps": steps, "input": input}
     try:
         Network(**wanted)  # says what is not legal, whatever the board
     except ValueError as e:
         raise ValueError(f"nodes {', '.join(repr(layer.name) for layer in network)}: {e}") from None
     wanted |= ({"cadence": cadence} if cadence else {}) | ({"stochastic": True} if stochastic else {})
-    chosen, *others = places(wanted, bits, board)
-    if board:
-        others = [other for other in places(wanted, bits) if other.board.name != board]
-    config = chosen.design.network
-    x = None if calibration is None else _checked(calibration, config, network[0].weight.shape[1])
+    chosen, others = choose(wanted, bits, board)
+    config = chosen.network
+    x = None if calibration is None else _checked(calibration, config, network[0])
     run = None if x is None else simulate(network, x, steps, input_scale)
     power, own = inputs_power(layers, run), ordinary(layers)
 
@@ -372,21 +435,24 @@ def deploy(graph: Any, *, reading: Reading | None = None, steps: int = Network()
         return int((golden.spikes[..., own] != run.spikes[:search]).sum())
 
     config, scales = formats(config, layers, bits, power, trial if run else None, keep=chosen.ready, quiet=quiet)
-    origin = Origin(names=tuple(layer.name for layer in network), theta=tuple(tuple(layer.theta.tolist()) for layer in network),
+    origin = Origin(names=tuple(layer.name for layer in network),
+                    theta=tuple(tuple(layer.thresholds.tolist()) for layer in network),
                     dt=reading.dt, decay=reading.decay, unit_gain=all(layer.unit_gain for layer in network), ones=ones,
                     input_scale=input_scale)  # fmt: skip
     image = Image(config, integers(layers, config, scales), origin)
     costs = [_costs(*args, config) for args in zip(layers, scales, power, strict=True)]
-    report = Report(image, settle(chosen, config), others, costs, said)
+    report = Report(image, chosen.settle(config), others, costs, said)
     if calibration is not None and x is not None and run is not None:
         measure(report, run, x, own, calibration.labels, quiet=quiet)
     return report
 
 
-def _checked(samples: Samples, config: Network, inputs: int) -> np.ndarray:
-    """The samples, if they are the network's."""
-    x = np.asarray(samples.x)
-    legal: tuple[int, ...] = (inputs,) if config.static else (config.steps, inputs)
+def _checked(samples: Samples, config: Network, first: Layer) -> np.ndarray:
+    """The samples, flat, if they are the network's."""
+    x, lead = np.asarray(samples.x), () if config.static else (config.steps,)
+    legal: tuple[int, ...] = (*lead, first.inputs)
+    if x.shape[1:] == (*lead, *first.wiring.below):
+        x = x.reshape(len(x), *legal)
     if x.ndim != len(legal) + 1 or x.shape[1:] != legal or not len(x):
         raise ValueError(
             f"samples: shape {x.shape} is not legal; legal is (n, {', '.join(map(str, legal))}) for {config.input} input"
@@ -402,12 +468,12 @@ def _checked(samples: Samples, config: Network, inputs: int) -> np.ndarray:
 def _costs(layer: Layer, scale: float, power: np.ndarray, config: Network) -> dict[str, Any]:
     """What a layer's numbers lose."""
     c = config
-    weight = layer.weight[layer.theta > 0] * scale
+    weight = layer.weight[layer.thresholds > 0] * scale
     return {
         "name": layer.name,
-        "neurons": len(layer.theta),
-        "alpha": float(layer.alpha[0]),
-        "alpha_integer": int(raw(layer.alpha[0], c.alpha_one, 0, c.alpha_one)) / c.alpha_one,
+        "neurons": layer.theta.size,
+        "alpha": float(layer.alpha.flat[0]),
+        "alpha_integer": int(raw(layer.alpha.flat[0], c.alpha_one, 0, c.alpha_one)) / c.alpha_one,
         "threshold": scale,
         "weights": weight.size,
         "weights_clipped": clipped(weight, c.w.one, c.w.low, c.w.high),

@@ -7,62 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
 import nir
 import numpy as np
 
+from hw.notation import Shape
+from sw.nir.between import Between, a_channel
+from sw.nir.layer import Kernels, Layer
+from sw.nir.node import Node
+
 DECAYS = ("euler", "exact")
 RESETS = ("subtract", "delayed", "zero")
-APPROXIMATIONS = ("reset", "tau")
+APPROXIMATIONS = ("reset", "tau", "theta")
 ALPHA_SPREAD = 2.0**-13
 """Leakage factors of one layer that differ by less are the same: half of what the core resolves at 12 fraction bits."""
 LEAST = 2.0**-24
 """Leakage factors are written this far from 0 and 1, where time constants end."""
 RESET = "reset"
 """Key of a neuron node's metadata under which this project writes what the graph itself cannot say."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A layer of neurons in floating point: U[t] = leak and reset of U[t-1], plus weight x[t] + bias;  s = U >= theta.
-
-    By `reset`, leak and reset are: `subtract`, alpha (U - theta s), what the core does; `delayed`, alpha U - theta s; `zero`,
-    alpha (v_reset where s, else U).
-    """
-
-    name: str
-    """Of the neurons' node."""
-    weight: np.ndarray
-    """(N, M)"""
-    bias: np.ndarray
-    """(N,), added in every step."""
-    theta: np.ndarray
-    """(N,), above 0."""
-    alpha: np.ndarray
-    """(N,), 0 to 1; one value is what the core does."""
-    reset: str = "subtract"
-    v_reset: np.ndarray | float = 0.0
-    """(N,)"""
-    unit_gain: bool = True
-    """Whether the node's resistance lets weights add to the membrane as they are."""
-
-    def step(self, membrane: np.ndarray, spike: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Membranes (B, N) after a step with inputs x (B, M), from membranes and spikes (0 or 1) of the step before."""
-        if self.reset == "subtract":
-            rest = self.alpha * (membrane - self.theta * spike)
-        elif self.reset == "delayed":
-            rest = self.alpha * membrane - self.theta * spike
-        else:
-            rest = self.alpha * np.where(spike, self.v_reset, membrane)
-        return rest + x @ self.weight.T + self.bias
-
-    @property
-    def core(self) -> Layer:
-        """The nearest layer that the core can do: soft reset before the leak, one leakage factor."""
-        return replace(self, alpha=np.full_like(self.alpha, self.alpha.mean()), reset="subtract", v_reset=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +43,8 @@ class Reading:
     None: what the graph says, which without metadata of this project is `zero`.
     """
     approximate: frozenset[str] = frozenset()
-    """`reset`: take another reset for subtraction. `tau`: take the mean of a layer's leakage factors."""
+    """`reset`: take another reset for subtraction. `tau`: take the mean of a layer's leakage factors. `theta`: that of the
+    thresholds of a channel of a convolution."""
 
     def __post_init__(self) -> None:
         if not 0 < self.dt < math.inf:
@@ -91,30 +56,6 @@ class Reading:
             raise ValueError(
                 f"approximate: {', '.join(sorted(self.approximate))} is not legal; legal is any of {', '.join(APPROXIMATIONS)}"
             )
-
-
-class _Node:
-    """A node under its name, and its arrays; every complaint names it."""
-
-    def __init__(self, name: str, node: nir.NIRNode):
-        self.name, self.node, self.kind = name, node, type(node).__name__
-
-    def cannot(self, what: str, nearest: str) -> NoReturn:
-        raise ValueError(f"node {self.name!r} ({self.kind}): {what}; the nearest that can be done: {nearest}")
-
-    def array(self, parameter: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """A parameter as float64, of this shape if given. It must be finite."""
-        value = np.asarray(getattr(self.node, parameter), np.float64)
-        if not np.isfinite(value).all():
-            self.cannot(
-                f"{parameter}: {np.count_nonzero(~np.isfinite(value))} of {value.size} values are NaN or infinite", "finite values"
-            )
-        if shape is None:
-            return value
-        try:
-            return np.broadcast_to(value, shape).copy()
-        except ValueError:
-            self.cannot(f"{parameter}: shape {value.shape} does not go with {shape} neurons", f"shape {shape}, or one value")
 
 
 # -- in ----------------------------------------------------------------------------------------------------------------------------
@@ -141,38 +82,34 @@ def layers(graph: nir.NIRGraph, reading: Reading | None = None) -> tuple[list[La
     reading = reading or Reading()
     found: list[Layer] = []
     said: list[str] = []
-    weight: np.ndarray | None = None  # of what lies between the last neurons and the node, with its bias
-    bias: Any = 0.0
-    for node in _chain(graph):
-        if node.kind in ("Linear", "Affine"):
-            w = node.array("weight")
-            if w.ndim != 2:
-                node.cannot(f"weight: {w.ndim} dimensions", "a matrix")
-            b = node.array("bias", w.shape[:1]) if node.kind == "Affine" else np.zeros(len(w))
-            if weight is not None and w.shape[1] != len(weight):
-                node.cannot(f"weight: {w.shape[1]} inputs, but {len(weight)} come", f"{len(weight)} columns")
-            weight, bias = (w, b) if weight is None else (w @ weight, w @ bias + b)
-        elif node.kind == "Scale":
-            scale = node.array("scale").reshape(-1)
-            weight, bias = (np.diag(scale), np.zeros(len(scale))) if weight is None else (scale[:, None] * weight, scale * bias)
-        elif node.kind in ("LIF", "CubaLIF", "IF"):
-            if weight is None:
-                weight, bias = np.eye(node.array("v_threshold").size), np.zeros(node.array("v_threshold").size)
-            found.append(_neurons(node, weight, bias, reading, said))
-            weight, bias = None, 0.0
-        elif node.kind not in ("Input", "Output", "Flatten"):
+    chain = _chain(graph)
+    between = Between(None, None)
+    for node in chain:
+        if node.kind in ("LIF", "CubaLIF", "IF"):
+            between.close(node)
+            if between.below:
+                found[-1] = between.below
+            found.append(_neurons(node, between, reading, said))
+            between = Between(found[-1], None)
+        elif node.kind in between.takes:
+            between.takes[node.kind](node)
+        elif node.kind == "Input":
+            between = Between(None, node.shape())
+        elif node.kind != "Output":
             node.cannot("no such node in the core", _NEAREST.get(node.kind, "Linear or Affine, then LIF"))
-    if weight is not None or not found:
-        last = _chain(graph)[-2]
+    last = chain[-2] if len(chain) > 1 else chain[-1]
+    if not between.empty or not found:
         last.cannot("the network ends without neurons", "LIF or IF behind it: the class is the neuron that spikes most")
+    if between.below is not found[-1]:
+        last.cannot("pooling behind the last layer", "no pooling: each neuron of the last layer is a class")
+    if isinstance(found[-1].wiring, Kernels):
+        last.cannot("the last layer is a convolution", "Flatten and Linear behind it, then LIF or IF: a neuron for each class")
     return found, said
 
 
 _NEAREST = {
     "Conv1d": "Linear with the convolution written out as a matrix",
-    "Conv2d": "Linear with the convolution written out as a matrix",
-    "AvgPool2d": "Linear with the pooling written out as a matrix",
-    "SumPool2d": "Linear with the pooling written out as a matrix",
+    "NoneType": "a node; the framework wrote none for this module (Norse does so for Flatten and AvgPool2d)",
     "LI": "LIF with soft reset: the core reads spikes, and the membrane where they tie",
     "CubaLI": "LIF with soft reset: the core reads spikes, and the membrane where they tie",
     "I": "IF with soft reset: the core reads spikes, and the membrane where they tie",
@@ -182,14 +119,16 @@ _NEAREST = {
 }
 
 
-def _chain(graph: nir.NIRGraph) -> list[_Node]:
+def _chain(graph: nir.NIRGraph) -> list[Node]:
     """The nodes from the input to the output; a chain is all the core does."""
     after: dict[str, list[str]] = {name: [] for name in graph.nodes}
     before: dict[str, list[str]] = {name: [] for name in graph.nodes}
     for source, target in dict.fromkeys((str(a), str(b)) for a, b in graph.edges):
+        for name in {source, target} - graph.nodes.keys():
+            raise ValueError(f"edge {source!r} to {target!r}: there is no node {name!r}; legal is {', '.join(map(repr, after))}")
         after[source].append(target)
         before[target].append(source)
-    nodes = {name: _Node(name, node) for name, node in graph.nodes.items()}
+    nodes = {name: Node(name, node) for name, node in graph.nodes.items()}
     for name, node in nodes.items():
         if node.kind == "NIRGraph":
             node.cannot(f"a graph within the graph ({', '.join(node.node.nodes)})", _NEAREST["NIRGraph"])
@@ -227,13 +166,12 @@ def _reached(after: dict[str, list[str]], start: str) -> set[str]:
     return seen
 
 
-def _neurons(node: _Node, weight: np.ndarray, bias: np.ndarray, reading: Reading, said: list[str]) -> Layer:
-    """A layer from its neurons' node and the weights before it."""
-    shape = (len(weight),)
-    theta = node.array("v_threshold", shape)
-    if (theta <= 0).any():
-        node.cannot(f"v_threshold: {np.count_nonzero(theta <= 0)} of {theta.size} values are not above 0 (least {theta.min():g})",
-                    "thresholds above 0")  # fmt: skip
+def _neurons(node: Node, between: Between, reading: Reading, said: list[str]) -> Layer:
+    """A layer from its neurons' node and what lies before it."""
+    wiring, rows = between.wiring, len(between.weight)
+    assert wiring is not None
+    shape = wiring.shape(rows)
+    theta = _thresholds(node, shape, reading, said)
     reset, v_reset = _reset(node, theta, reading, said)
     r = node.array("r", shape)
     if node.kind == "IF":
@@ -258,11 +196,36 @@ def _neurons(node: _Node, weight: np.ndarray, bias: np.ndarray, reading: Reading
         said.append(
             f"node {node.name!r}: leakage factors of {alpha.min():.4f} to {alpha.max():.4f} become their mean {alpha.mean():.4f}"
         )
-    return Layer(name=node.name, weight=gain[:, None] * weight, bias=gain * bias + leak, theta=theta, alpha=alpha,
-                 reset=reset, v_reset=v_reset, unit_gain=unit_gain)  # fmt: skip
+    gain, leak = a_channel(node, "r (with tau, what currents are multiplied by)", gain), a_channel(node, "v_leak", leak)
+    bias = gain * between.bias + leak
+    if bias.any() and wiring.constant is None:
+        assert isinstance(wiring, Kernels)
+        kernel, padding = wiring.conv.kernel, wiring.conv.padding
+        node.cannot(f"bias behind a convolution with padding {padding} and kernels of {kernel}, no part of which is always in the"
+                    " image", f"bias = 0, or a padding of at most {(kernel - 1) // 2}")  # fmt: skip
+    weight = gain.reshape(-1, *[1] * (between.weight.ndim - 1)) * between.weight
+    return Layer(name=node.name, weight=weight, bias=bias, theta=theta, alpha=alpha, reset=reset, v_reset=v_reset,
+                 unit_gain=unit_gain, wiring=wiring)  # fmt: skip
 
 
-def _alpha(node: _Node, parameter: str, shape: tuple[int, ...], reading: Reading) -> np.ndarray:
+def _thresholds(node: Node, shape: Shape, reading: Reading, said: list[str]) -> np.ndarray:
+    """A node's thresholds, of the neurons' shape; those of a channel are the same, or may be approximated."""
+    theta = node.array("v_threshold", shape)
+    if (theta <= 0).any():
+        node.cannot(f"v_threshold: {np.count_nonzero(theta <= 0)} of {theta.size} values are not above 0 (least {theta.min():g})",
+                    "thresholds above 0")  # fmt: skip
+    of_channel = theta.reshape(len(theta), -1)
+    spread = np.ptp(of_channel, 1) / of_channel.mean(1)
+    if spread.max() > 1e-6:
+        c = spread.argmax()
+        what = f"v_threshold: {of_channel[c].min():g} to {of_channel[c].max():g} in channel {c}"
+        if "theta" not in reading.approximate:
+            node.cannot(what, f"one for the channel, their mean {of_channel[c].mean():g} (--approximate theta)")
+        said.append(f"node {node.name!r}: {what}; each channel gets its mean")
+    return theta
+
+
+def _alpha(node: Node, parameter: str, shape: Shape, reading: Reading) -> np.ndarray:
     tau = node.array(parameter, shape)
     if (tau <= 0).any():
         node.cannot(f"{parameter}: {tau.min():g} s", "a time constant above 0")
@@ -274,7 +237,7 @@ def _alpha(node: _Node, parameter: str, shape: tuple[int, ...], reading: Reading
     return np.maximum(alpha, 0)
 
 
-def _reset(node: _Node, theta: np.ndarray, reading: Reading, said: list[str]) -> tuple[str, np.ndarray]:
+def _reset(node: Node, theta: np.ndarray, reading: Reading, said: list[str]) -> tuple[str, np.ndarray]:
     """What the neurons do when they have fired, and what zero is to them."""
     value = node.array("v_reset", theta.shape)
     kind = reading.reset or (node.node.metadata or {}).get(RESET, "zero")
@@ -308,14 +271,23 @@ def graph(network: Sequence[Layer], dt: float = 1e-4, decay: str = "euler") -> n
     Thresholds stay per neuron. A layer that leaks nothing or all gets a very long or short time constant, as snnTorch cannot read
     IF. NIR cannot say that the reset is soft: it is in each neuron node's metadata.
     """
-    size = network[0].weight.shape[1]
-    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array([size]))}
+    nodes: dict[str, nir.NIRNode] = {"input": nir.Input(np.array(network[0].wiring.below))}
     for l, layer in enumerate(network, 1):
         neurons, gain = _node(layer, dt, decay)
-        weight, bias = (layer.weight / gain).astype(np.float32), (layer.bias / gain).astype(np.float32)
-        nodes[f"weight{l}"] = nir.Affine(weight, bias) if bias.any() else nir.Linear(weight)
+        weight, bias, wiring = (layer.weight / gain).astype(np.float32), (layer.bias / gain).astype(np.float32), layer.wiring
+        if isinstance(wiring, Kernels):
+            conv = wiring.conv
+            nodes[f"weight{l}"] = nir.Conv2d(input_shape=wiring.below[1:], weight=weight, stride=conv.stride, padding=conv.padding,
+                                             dilation=1, groups=1, bias=bias)  # fmt: skip
+        else:
+            if len(wiring.below) > 1:
+                nodes[f"flatten{l}"] = nir.Flatten(input_type=np.array(wiring.below), start_dim=0, end_dim=-1)
+            nodes[f"weight{l}"] = nir.Affine(weight, bias) if bias.any() else nir.Linear(weight)
         nodes[layer.name] = neurons
-    nodes["output"] = nir.Output(np.array([len(network[-1].weight)]))
+        if layer.pool > 1:
+            size = np.array([layer.pool] * 2)
+            nodes[f"pool{l}"] = nir.AvgPool2d(kernel_size=size, stride=size, padding=np.zeros_like(size))
+    nodes["output"] = nir.Output(np.array([network[-1].rows]))
     names = list(nodes)
     return nir.NIRGraph(nodes=nodes, edges=list(zip(names, names[1:], strict=False)))
 
@@ -323,15 +295,9 @@ def graph(network: Sequence[Layer], dt: float = 1e-4, decay: str = "euler") -> n
 def _node(layer: Layer, dt: float, decay: str) -> tuple[nir.LIF, float]:
     """A layer's neurons, and by what they multiply what comes in."""
     theta = layer.theta.astype(np.float32)
-    alpha = min(max(float(layer.alpha[0]), LEAST), 1 - LEAST)
+    alpha = min(max(float(layer.alpha.flat[0]), LEAST), 1 - LEAST)
     tau = dt / (1 - alpha) if decay == "euler" else -dt / math.log(alpha)
     r = 1 / (1 - alpha) if layer.unit_gain else 1.0
     lif = nir.LIF(tau=np.full_like(theta, tau), r=np.full_like(theta, r), v_leak=np.zeros_like(theta), v_threshold=theta,
                   v_reset=np.zeros_like(theta), metadata={RESET: "subtract"})  # fmt: skip
     return lif, r * (1 - alpha)
-
-
-def same_thresholds(layer: Layer, theta: np.ndarray) -> Layer:
-    """The same neurons with other thresholds: membranes, weights and biases scale with them, and every spike stays."""
-    factor = theta / layer.theta
-    return replace(layer, weight=factor[:, None] * layer.weight, bias=factor * layer.bias, theta=theta)

@@ -15,7 +15,7 @@ from sw.golden.network import GoldenNetwork
 from sw.golden.recipe import Recipe
 from sw.nir import graph as nirgraph
 from sw.nir.deploy import deploy
-from sw.nir.graph import Layer
+from sw.nir.layer import Layer
 
 OPTIONS = ["--net", "64-6-10", "--lanes", "4", "--steps", "4", "--opt", "quick", "--seed", "3"]
 NETWORK = Network(net="64-6-10", steps=4)

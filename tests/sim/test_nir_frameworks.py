@@ -15,7 +15,18 @@ import torch
 import sim.device
 from hw.network import Network
 from sim import nir_study
-from sim.nir_study import NORSE_DT, compare, impossible, refusal, reset_once, run_norse, run_snntorch, samples, tensor
+from sim.nir_study import (
+    CONVOLUTIONS,
+    NORSE_DT,
+    compare,
+    impossible,
+    refusal,
+    reset_once,
+    run_norse,
+    run_snntorch,
+    samples,
+    tensor,
+)
 from sw import data
 from sw.golden.network import GoldenNetwork
 from sw.nir import deploy, export
@@ -95,6 +106,55 @@ def _reached_twice(layers, x):
             s[l] = below = u[l] >= layer.theta
             high[:, t] |= (u[l] >= 2 * layer.theta).any(1)
     return np.logical_or.accumulate(high, 1)
+
+
+@pytest.fixture(scope="module", params=["static", "events"])
+def convolutional(request):
+    """As `trained`, 8x8-4C3-P2-10."""
+    dataset = digits(request.param)
+    x, labels = samples(dataset.train)
+    torch.manual_seed(0)
+    network = nir_study.snntorch_network(CONVOLUTIONS, bias=request.param == "static")
+    reset_once(network)
+    nir_study.train(network, tensor(x, T, (1, 8, 8)), torch.tensor(labels), epochs=6)
+    return request.param, dataset, network
+
+
+@pytest.mark.parametrize("bits, points", [(16, 1.0), (8, 3.0)])
+def test_convolutions_of_snntorch_lose_little_and_read_back_the_same(convolutional, bits, points):
+    kind, dataset, network = convolutional
+    figure, image = compare(kind, network, dataset, kind, bits, SOFT, calibrate=40)
+    channels = 5 if kind == "static" else 4  # one carries biases
+    assert image.network.populations[1].shape == (channels, 6, 6) and image.network.populations[1].pool == 2
+    assert figure.framework > 0.85 and figure.same_class >= (0.98 if bits == 16 else 0.95)
+    assert figure.lost_points <= points and figure.spikes_differ < (0.005 if bits == 16 else 0.04)
+    assert min(figure.read_back["snnTorch"], figure.read_back["Norse"]) >= 0.98, figure.read_back
+
+
+def test_convolutions_of_snntorch_and_norse_spike_as_the_layers_do(convolutional):
+    kind, dataset, network = convolutional
+    x, same = samples(dataset.test, 100).x, nir_study.norse_network(convolutional[2])
+    frames = tensor(x, T, (1, 8, 8))
+    with torch.no_grad():
+        spikes = run_snntorch(network, frames)[0], run_norse(same, frames)[0]
+    graphs = nir_study.snntorch_graph(network), nir_study.norse_graph(same)
+    readings = SOFT, Reading(dt=NORSE_DT, reset="subtract")
+    for graph, reading, theirs in zip(graphs, readings, spikes, strict=True):
+        layers, said = nirgraph.layers(graph, reading)
+        run = deploy.simulate(layers, x, T)
+        assert np.array_equal(run.spikes[..., -10:], theirs.numpy().transpose(1, 0, 2).astype(bool)) and not said
+        assert run.spikes[..., -10:].sum() > 500
+
+
+def test_convolutions_of_norse_have_the_same_class_on_the_chip(convolutional, tmp_path):
+    kind, dataset, network = convolutional
+    same, test = nir_study.norse_network(network), samples(dataset.test, 100)
+    nir.write(tmp_path / "x.nir", nir_study.norse_graph(same))
+    report = deploy.deploy(nirgraph.read(tmp_path / "x.nir"), reading=Reading(dt=NORSE_DT, reset="subtract"), input=kind,
+                           calibration=samples(dataset.train, 40))  # fmt: skip
+    with torch.no_grad():
+        theirs = nir_study.classes(*run_norse(same, tensor(test.x, T, (1, 8, 8))))
+    assert (theirs == nir_study.chip_classes(report.image, test.x)).sum() >= 97
 
 
 def test_delayed_reset_is_followed_in_floating_point_and_approximated_on_the_chip():

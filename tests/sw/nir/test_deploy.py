@@ -21,7 +21,8 @@ from sw.golden.network import GoldenNetwork
 from sw.nir import deploy, export
 from sw.nir import graph as nirgraph
 from sw.nir.deploy import Samples
-from sw.nir.graph import Layer, Reading
+from sw.nir.graph import Reading
+from sw.nir.layer import Layer
 
 SIZES = (12, 8, 6, 4)
 
@@ -155,7 +156,7 @@ def test_a_board_that_holds_it_as_it_is_needs_no_build(tmp_path):
             assert place.design.machine == BOARDS[board].design.machine
         else:
             assert build_of(place.options) == place.design
-        steps = deploy_program.next_steps(place, tmp_path / "x.npz")
+        steps = place.next_steps(tmp_path / "x.npz")
         assert sum("hw.build" in step for step in steps) == (not ready) and "sw.driver.device.Device.open" in steps[-1]
         with Device.open("golden", machine=place.design.machine, network=None) as device:
             device.load(image)

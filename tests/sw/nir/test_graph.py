@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from sw.nir import graph as nirgraph
-from sw.nir.graph import Layer, Reading
+from sw.nir.graph import Reading
+from sw.nir.layer import Layer, same_thresholds
 
 SOFT = Reading(dt=1e-3, reset="subtract")
 N, M, T = 5, 7, 40
@@ -110,7 +111,7 @@ def test_scaling_a_neuron_changes_no_spike():
     rng = np.random.default_rng(5)
     layer = Layer(name="a", weight=rng.normal(0.2, 0.5, (N, M)), bias=rng.normal(0, 0.1, N), theta=rng.uniform(0.5, 2, N),
                   alpha=np.full(N, 0.8))  # fmt: skip
-    other = nirgraph.same_thresholds(layer, rng.uniform(0.1, 9, N))
+    other = same_thresholds(layer, rng.uniform(0.1, 9, N))
     u, v, spikes = np.zeros((1, N)), np.zeros((1, N)), 0
     for x in rng.integers(0, 2, (T, 1, M)):
         u, v = layer.step(u, u >= layer.theta, x), other.step(v, v >= other.theta, x)
@@ -152,7 +153,7 @@ def test_graphs_that_are_no_chain(edges, names, message):
         ({"dt": 0.0}, "dt: 0.0 is not legal"),
         ({"decay": "cubic"}, "decay: cubic is not legal; legal is euler or exact"),
         ({"reset": "hard"}, "reset: hard is not legal"),
-        ({"approximate": frozenset({"all"})}, "approximate: all is not legal; legal is any of reset, tau"),
+        ({"approximate": frozenset({"all"})}, "approximate: all is not legal; legal is any of reset, tau, theta"),
     ],
 )
 def test_bad_readings_are_named(arguments, message):
