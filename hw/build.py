@@ -39,7 +39,7 @@ from hw.memory import COLLISION_IS_FREE
 from hw.memory_map import regions
 from hw.network import Network
 from hw.notation import dense
-from hw.numbers import bits_for, ceil_div
+from hw.numbers import PIXEL_FRAC, bits_for, ceil_div
 from hw.options import add_design, chosen, design, output
 from hw.pipeline import KEEP_APART
 from hw.pll import Clocking
@@ -95,8 +95,10 @@ def _block_rams(machine: Machine, board: Board) -> dict[str, int]:
         memories["theta_copy"] = memories["theta"]
     if m.lazy:
         memories["lane_sums"] = (m.lanes, c.delta_rows, m.grad.bits)
-    for name in ("surrogate", "error_table"):  # one in every neuron lane
+    for name in {"surrogate", "error_table", "graded_table"} & memories.keys():  # one in every neuron lane
         memories[name] = (m.neuron_lanes, *memories[name][1:])
+    if c.centred:
+        memories["pixels"] = (1, c.pixels, PIXEL_FRAC)
     entry = 1 + bits_for(c.weight_rows) + bits_for(m.listed_deltas) + m.delta.bits * m.both_ways
     memories |= {
         "unit_lists": (2, c.listed, bits_for(c.fan_in)),

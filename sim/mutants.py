@@ -52,6 +52,7 @@ def _core(cadence: str, kind: str) -> str:
 
 
 _LAZY = _CORE + "test_lazy_core_equals_golden"
+_STRONG = _CORE + "test_what_makes_learning_stronger_equals_golden"
 _FAR = _CORE + "test_many_lanes_far_apart_equal_golden"
 _SWITCH = _CORE + "test_one_machine_runs_one_network_after_the_other"
 _MEMORY = "tests/hw/test_memory.py::"
@@ -91,7 +92,7 @@ MUTANTS = (
     Mutant("counts not reset", "hw/spike/readout.py", "Mux(self.first, 0, bank.read_data)", "bank.read_data", _READOUT),
     Mutant("event not cleared", "hw/spike/lane.py", "self.there & self.input & ~program.held", "0",
            _core("sample", "events")),
-    Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, self.length)", "self.length", _core("sample",
+    Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, listed)", "listed", _core("sample",
            "static")),
     Mutant("traces listed by spikes", "hw/spike/neurons.py", "(self.traces, traced)", "(self.traces, fired)", _core("step",
            "events")),
@@ -106,10 +107,19 @@ MUTANTS = (
     Mutant("weight wraps", "hw/weight/changes.py", "saturate(moved, c.w)", "moved[: c.w.bits].as_signed()",
            _core("step", "events")),
     Mutant("gradient not cleared", "hw/weight/gradients.py",
-           "Mux(self.applies[lane], 0, saturate(gradient + gathered, self.machine.grad))",
-           "Mux(0, 0, saturate(gradient + gathered, self.machine.grad))", _core("sample", "events")),
+           "Mux(self.applies[lane], left, saturate(gradient + gathered, self.machine.grad))",
+           "Mux(0, left, saturate(gradient + gathered, self.machine.grad))", _core("sample", "events")),
     Mutant("error rounded down", "hw/weight/sums.py", "rounded.eq(saturate(round_shift(total, shift), q))",
            "rounded.eq(saturate(total >> shift, q))", _core("sample", "static")),
+    # what makes learning stronger
+    Mutant("graded error of the other classes", "hw/error/delta.py", "most))[: len(most)], pipe.reg(i.label)",
+           "most))[: len(most)], ~pipe.reg(i.label)", _DELTA),
+    Mutant("mean rounded down", "hw/spike/lists.py", "(product + (1 << MEAN_BITS - 1)) >> MEAN_BITS", "product >> MEAN_BITS",
+           _STRONG),
+    Mutant("decay a sample early", "hw/core.py", "DECAY_SAMPLES - 1", "DECAY_SAMPLES - 2", _STRONG),
+    Mutant("decay rounded to nearest", "hw/core.py", "registers.rounding | decays", "registers.rounding", _STRONG),
+    Mutant("remainder lost", "hw/weight/gradients.py", "return Mux(keeps, Mux(negative", "return Mux(0, Mux(negative", _STRONG),
+    Mutant("slow layer as fast as others", "hw/core.py", "registers.rate_w + self.lane_row.slower", "registers.rate_w", _STRONG),
     Mutant("three cipher rounds", "hw/weight/dither.py", "ROUNDS = 4", "ROUNDS = 3", _RANDOM),
     Mutant("random state stands still", "hw/weight/dither.py", "state.eq(xorshift32(self.state))", "state.eq(self.state)", _RANDOM),
     Mutant("neighbours share random bits", "hw/weight/dither.py", "near ^ Mux(turned_in[lane], input_word(own), neuron_word(own))",

@@ -11,7 +11,7 @@ import numpy as np
 from hw.machine import FAR, SPRAM_BITS, Machine, beyond
 from hw.network import CADENCES, INPUTS, Network
 from hw.notation import dense
-from hw.numbers import FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
+from hw.numbers import DECAY_SAMPLES, FORMATS, NEURON_MULTIPLIERS, PIXEL_FRAC, RATE_MAX, Q
 from sim.twin import Twin
 from sw.common import checks
 from sw.common.checks import RATES
@@ -135,6 +135,8 @@ def random_state(network: Network, rng: Rng) -> dict[str, np.ndarray]:
         elif kind == "theta":
             top = choose(rng, [low, min(high, low + network.u.one), high])
             value = rng.integers(low, top + 1, shape)
+        elif name == "aged":  # weights decay after the next sample, or later
+            value = np.array(choose(rng, [high, int(rng.integers(low, high + 1))]))
         elif name == "alpha_grad":  # its format holds a sum that starts at 0
             value = np.zeros(shape, np.int64)
         elif name == "surrogate" and rng.random() < 0.5:
@@ -193,10 +195,10 @@ def show(twin: Twin, rng: Rng, samples: int, seen: Counter) -> None:
         sample, label = random_sample(network, rng), int(rng.integers(0, network.classes))
         learn = choose(rng, ["wtl", "w", "wt", "wl", "t", "l", "tl", ""], [4, 1, 1, 1, 1, 1, 1, 1])
         (twin.run_steps if rng.random() < 0.3 else twin.run)(sample, label, learn)
-        observe(network, sample, before, twin.golden.read(), seen)
+        observe(network, sample, learn, before, twin.golden.read(), seen)
 
 
-def observe(network: Network, sample: np.ndarray, before: State, after: State, seen: Counter) -> None:
+def observe(network: Network, sample: np.ndarray, learn: str, before: State, after: State, seen: Counter) -> None:
     """Count what a sample shows of FLOORS."""
 
     def kind(state: State, name: str) -> np.ndarray:
@@ -213,6 +215,12 @@ def observe(network: Network, sample: np.ndarray, before: State, after: State, s
     seen["thresholds at the floor"] += int((kind(after, "theta") == c.theta_min).sum())
     seen["leakages at the floor"] += int((after["alpha"] == c.alpha_min).sum())
     seen["leakages at 1"] += int((after["alpha"] == c.alpha_one).sum())
+    weights = "w" in learn
+    seen["decays"] += weights and c.decay and before["aged"] == DECAY_SAMPLES - 1
+    seen["remainders"] += int((kind(after, "grad") != 0).sum()) if weights and c.remainder and c.batch == 1 else 0
+    seen["centred frames"] += weights and c.centres_frame
+    seen["graded errors"] += int((after[f"delta.{c.n_layers}"] != 0).sum()) if learn and c.output_error == "graded" else 0
+    seen["slower layers"] += weights and any(c.slower)
     seen["silent inputs"] += not sample.any()
     seen["full inputs"] += bool(sample.all())
 

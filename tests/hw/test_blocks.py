@@ -14,13 +14,13 @@ from hw.error.threshold import Threshold
 from hw.machine import Machine
 from hw.memory_map import regions
 from hw.network import Network
-from hw.numbers import PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, Q
+from hw.numbers import GRADED_ENTRIES, PHI_ENTRIES, PHI_FRAC, PIXEL_FRAC, Q
 from hw.pipeline import Multiplier
 from hw.spike.membrane import Membrane
 from sim.block import Scenario, run_scenarios
 from sw.golden.error import delta as golden_delta
 from sw.golden.error import descent
-from sw.golden.error.output import surrogate_table
+from sw.golden.error.output import graded_error, surrogate_table
 from sw.golden.spike import membrane as golden_membrane
 
 NETWORK = Network(net="5-4-3", u=Q(5, 9), trace=Q(3, 8), delta=Q(3, 7), grad=Q(2, 12), alpha_frac=10)
@@ -131,12 +131,15 @@ def test_membrane_leaks_integrates_and_fires():
     assert min(seen.values()) >= 10, f"the scenario proves little: {seen}"
 
 
-def test_delta_follows_the_tables():
-    c, rng = MACHINE, np.random.default_rng(2)
+@pytest.mark.parametrize("output_error", ["counted", "graded"])
+def test_delta_follows_the_tables(output_error):
+    c, rng = Machine.holding(NETWORK.replace(output_error=output_error)), np.random.default_rng(2)
+    graded = rng.integers(c.delta.low, c.delta.high + 1, (2, GRADED_ENTRIES))
     table, surrogate = rng.integers(c.delta.low, c.delta.high + 1, 4 * (NETWORK.classes + 1)), surrogate_table()
     surrogate[:4] = (1 << PHI_FRAC) - 1
     columns = {
         "index": rng.integers(0, NETWORK.neurons, WORDS), "output": rng.random(WORDS) < 0.5, "label": rng.random(WORDS) < 0.5,
+        "graded": (rng.random(WORDS) < 0.8) & c.capacity.graded,
         "firing": rng.integers(0, NETWORK.classes + 1, WORDS), "error": draw(rng, c.delta), "u": draw(rng, c.u),
         "s": rng.random(WORDS) < 0.5, "theta": rng.integers(c.theta_min, c.u.high + 1, WORDS),
     }  # fmt: skip
@@ -145,12 +148,16 @@ def test_delta_follows_the_tables():
     looked_up = torch.from_numpy(table)[4 * x["firing"] + 2 * x["s"] + x["label"]]
     phi = golden_delta.surrogate(x["u"], x["theta"], torch.from_numpy(surrogate), c)
     delta = golden_delta.delta(torch.where(x["output"].bool(), looked_up, x["error"]), phi, c)
+    as_it_is, labels = x["output"].bool() & x["graded"].bool(), x["label"].bool().long()
+    delta = torch.where(as_it_is, graded_error(torch.from_numpy(graded), x["u"], x["theta"], labels, c), delta)
     words = rows(columns)
     region = regions(c)
-    got = play(Delta(c), words, tables=[(region["error_table"], table), (region["surrogate"], surrogate)])
+    tables = {"error_table": table, "surrogate": surrogate, "graded_table": graded.ravel()}
+    got = play(Delta(c), words, tables=[(region[name], values) for name, values in tables.items() if name in region])
     assert_equal(got, {"index": x["index"], "delta": delta}, words)
     far = int((phi == int(surrogate[PHI_ENTRIES - 1])).sum())
     seen = Counter(not_zero=int((delta != 0).sum()), zero=int((delta == 0).sum()), near=int((phi == surrogate[0]).sum()), far=far)
+    seen["graded"] = int(as_it_is.sum()) if c.capacity.graded else WORDS
     assert min(seen.values()) >= 10, f"the scenario proves little: {seen}"
 
 

@@ -140,6 +140,23 @@ def test_machines_that_cannot_be(change, message):
         Machine.holding(ALL_OVER, **change)
 
 
+def test_what_makes_learning_stronger_equals_golden():
+    """Graded errors, a centred frame, decay, remainders and slower layers, together and apart, on one machine."""
+    torch.set_num_threads(1)
+    strong = Network(net="20-9-5", steps=3, output_error="graded", centred=True, decay=True, slower=(0, 2), w=Q(3, 13),
+                     delta=Q(3, 12), grad=Q(4, 14))  # fmt: skip
+    networks = [
+        strong,
+        strong.replace(net="14-6-4", remainder=True, batch=2),
+        strong.replace(net="14-6-4", input="events", centred=False, cadence="step", stochastic=True),
+        strong.replace(net="10-4-3", output_error="counted", centred=False, decay=False, slower=()),
+    ]
+    seen = exercise(networks[0], np.random.default_rng(3), then=networks[1:], samples=24, engine="fast",
+                    machine=Machine.holding(*networks, lanes=8, neuron_lanes=2, both_ways=True))  # fmt: skip
+    wanted = {"decays": 8, "remainders": 100, "centred frames": 20, "graded errors": 200, "slower layers": 40}
+    assert all(seen[name] >= least for name, least in wanted.items()) and seen["weights changed"] > 2000, seen
+
+
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_layers_of_one_neuron(kind: str, layers: int):

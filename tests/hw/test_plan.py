@@ -114,13 +114,14 @@ def test_a_machine_has_room_for_the_programs(plan):
 
 
 def situations(network):
-    """Whatever may hold in a time step: first or last, the last sample of its batch, and what is learned."""
+    """Whatever may hold in a time step: first or last, the last sample of its batch, weights decay, and what is learned."""
     places = {(t == 0, t == network.steps - 1) for t in range(network.steps)}
-    whole = (True,) if network.batch == 1 else (False, True)
-    for (first, last), full, learn in itertools.product(sorted(places), whole, itertools.product((False, True), repeat=3)):
+    whole, ages = ((True,) if network.batch == 1 else (False, True)), ((False, True) if network.decay else (False,))
+    every = itertools.product(sorted(places), whole, ages, itertools.product((False, True), repeat=3))
+    for (first, last), full, aged, learn in every:
         weights, _, leakages = learn
         flags = ((When.FIRST, first), (When.LAST, last), (When.LEARN, any(learn)),
-                 (When.LEARN_W, weights), (When.LEARN_L, leakages), (When.FULL, full))  # fmt: skip
+                 (When.LEARN_W, weights), (When.LEARN_L, leakages), (When.FULL, full), (When.AGED, aged))  # fmt: skip
         yield sum((flag for flag, holds in flags if holds), When.ALWAYS)
 
 
@@ -235,6 +236,7 @@ def test_what_a_step_consists_of(plan):
                 (LANES, LaneOp.GATHER): weights and (last and n.gathers(1) if held else whole and not n.lazy),
                 (LANES, LaneOp.DESCEND): weights and (last and not n.gathers(1) if held else not whole),
                 (LANES, LaneOp.APPLY): weights and over and n.gathers(l),
+                (LANES, LaneOp.DECAY): weights and last and n.decay and bool(holds & When.AGED),
                 (NEURONS, NeuronOp.NEURON): True,
                 (NEURONS, NeuronOp.OUTPUT_ERROR): learn and l == n.n_layers,
                 (NEURONS, NeuronOp.HIDDEN_ERROR): learn and l < n.n_layers,
@@ -271,10 +273,11 @@ def test_what_is_read_has_been_written(plan):
         for (k, row), (a, apply) in itertools.product(step.find(LANES, LaneOp.GATHER), step.find(LANES, LaneOp.APPLY)):
             if row["layer"] == apply["layer"]:
                 must((LANES, k, "end"), (LANES, a, "begin"), "a gradient that still gathers")
-        using, changing = ((LaneOp.FORWARD, LaneOp.BACKWARD), (LaneOp.DESCEND, LaneOp.APPLY))
-        for (k, row), (d, change) in itertools.product(step.find(LANES, using), step.find(LANES, changing)):
-            if row["layer"] == change["layer"]:
-                must((LANES, k, "end"), (LANES, d, "begin"), "a weight that changed too early")
+        using, changing = (LaneOp.FORWARD, LaneOp.BACKWARD), (LaneOp.DESCEND, LaneOp.APPLY)
+        for users, changers in ((using, changing), ((*using, *changing), LaneOp.DECAY)):
+            for (k, row), (d, change) in itertools.product(step.find(LANES, users), step.find(LANES, changers)):
+                if row["layer"] == change["layer"]:
+                    must((LANES, k, "end"), (LANES, d, "begin"), "a weight that changed too early")
         for (e, row), (f, finish) in itertools.product(step.find(NEURONS, ERRORS), step.find(NEURONS, NeuronOp.FINISH)):
             if row["layer"] == finish["layer"]:
                 must((NEURONS, e, "end"), (NEURONS, f, "begin"), "a threshold's gradient that still gathers")

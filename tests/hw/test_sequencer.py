@@ -163,17 +163,19 @@ def test_a_conductor_starts_one_step_after_another_or_one(last_step, single):
 
 def test_what_holds_in_a_step():
     """Of what a row may ask for (hw.program.When)."""
-    m, learn, full, holds = Module(), Signal(3), Signal(), Signal(WHEN_BITS)
+    m, learn, full, aged, holds = Module(), Signal(3), Signal(), Signal(), Signal(WHEN_BITS)
     m.submodules.conductor = conductor = Conductor()
-    m.d.comb += holds.eq(conditions(conductor, learn, full))
+    m.d.comb += holds.eq(conditions(conductor, learn, full, aged))
 
     async def bench(ctx):
-        for step, last_step, mask, of_batch in np.ndindex(3, 3, 8, 2):
-            for port, value in ((conductor.step, step), (conductor.last_step, last_step), (learn, mask), (full, of_batch)):
+        for step, last_step, mask, of_batch, old in np.ndindex(3, 3, 8, 2, 2):
+            values = (conductor.step, step), (conductor.last_step, last_step), (learn, mask), (full, of_batch), (aged, old)
+            for port, value in values:
                 ctx.set(port, value)
             await ctx.tick()
             flags = {When.FIRST: step == 0, When.LAST: step == last_step}
-            flags |= {When.LEARN: mask > 0, When.LEARN_W: mask & 1, When.LEARN_L: mask & 4, When.FULL: of_batch}
+            flags |= {When.LEARN: mask > 0, When.LEARN_W: mask & 1, When.LEARN_L: mask & 4, When.FULL: of_batch,
+                      When.AGED: old}  # fmt: skip
             assert ctx.get(holds) == sum(flag for flag, true in flags.items() if true)
 
     simulate(m, bench)
