@@ -209,7 +209,7 @@ MUTANTS = (
     Mutant("lazy: reciprocal not renewed", "hw/error/leakage.py", "stale.bit_select(self.which, 1).eq(1)",
            "stale.bit_select(self.which, 1).eq(0)", _LAZY),
     Mutant("lazy: no floor of leakages", "hw/error/leakage.py", "Mux(moved < least, least,", "Mux(moved < 0, 0,", _LAZY),
-    Mutant("lazy: trace of another unit", "hw/spike/neurons.py", "walker.active & ~(self.during[NeuronOp.FINISH] & c.lazy)",
+    Mutant("lazy: trace of another unit", "hw/spike/neurons.py", "walker.active & ~self.during[NeuronOp.FINISH]",
            "walker.active", _LAZY),
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(self.settled & self.answered)",
