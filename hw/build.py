@@ -91,16 +91,13 @@ def _block_rams(machine: Machine, board: Board) -> dict[str, int]:
     memories = {name: (r.lanes, r.depth, r.bits + r.parity) for name, r in regions(m).items() if name not in elsewhere}
     if m.shared:
         memories["delta"] = (1, memories["delta"][1], m.lanes * memories["delta"][2])
-    if c.step:
-        memories["theta_copy"] = memories["theta"]
-    if m.lazy:
-        memories["lane_sums"] = (m.lanes, c.delta_rows, m.grad.bits)
     for name in {"surrogate", "error_table", "graded_table"} & memories.keys():  # one in every neuron lane
         memories[name] = (m.neuron_lanes, *memories[name][1:])
-    if c.centred:
-        memories["pixels"] = (1, c.pixels, PIXEL_FRAC)
     entry = 1 + bits_for(c.weight_rows) + bits_for(m.listed_deltas) + m.delta.bits * m.both_ways
     memories |= {
+        "theta_copy": (m.neuron_lanes * c.step, *memories["theta"][1:]),
+        "lane_sums": (m.lanes * m.lazy, c.delta_rows, m.grad.bits),
+        "pixels": (c.centred, c.pixels, PIXEL_FRAC),
         "unit_lists": (2, c.listed, bits_for(c.fan_in)),
         "unit_words": (2 if m.neuron_lanes > 1 else 0, m.words, m.neuron_lanes + bits_for(m.words)),
         "delta_lists": (1, 2 << bits_for(m.listed_deltas), entry),

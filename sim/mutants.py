@@ -94,8 +94,7 @@ MUTANTS = (
            _core("sample", "events")),
     Mutant("frame not restarted", "hw/spike/lists.py", "Mux(host.row == 0, 0, listed)", "listed", _core("sample",
            "static")),
-    Mutant("traces listed by spikes", "hw/spike/neurons.py", "(self.traces, traced)", "(self.traces, fired)", _core("step",
-           "events")),
+    Mutant("traces listed by spikes", "hw/spike/listing.py", "(traces, traced)", "(traces, fired)", _core("step", "events")),
     Mutant("neurons beyond the layer", "hw/spike/walker.py", "mask.eq(Cat(following > k for k in range(lanes)))",
            "mask.eq((1 << lanes) - 1)", _WALK),
     Mutant("neuron without its current", "hw/spike/neurons.py", "walker.local != currents.there", "1", _core("step", "events")),
@@ -193,7 +192,7 @@ MUTANTS = (
     Mutant("steps of the network before", "hw/configuration.py", '"last_step": network.steps - 1', '"last_step": 1', _SWITCH),
     Mutant("rounded as the network before", "hw/configuration.py", '"rounding": int(network.stochastic)', '"rounding": 1', _SWITCH),
     Mutant("batches of the network before", "hw/configuration.py", '"last_sample": network.batch - 1', '"last_sample": 0', _SWITCH),
-    Mutant("samples of the batch before", "hw/configuration.py", '{"gathered": 0}', "{}", _SWITCH),
+    Mutant("samples of the batch before", "hw/configuration.py", '("gathered", "aged")', '("aged",)', _SWITCH),
     # what lies far away
     Mutant("far: sums cleared late", "hw/weight/sums.py", "spread(m, flight.valid[4 - way]",
            "spread(m, flight.valid[5 - way]", _FAR),
@@ -220,7 +219,7 @@ MUTANTS = (
     Mutant("lazy: reciprocal not renewed", "hw/error/leakage.py", "stale.bit_select(self.which, 1).eq(1)",
            "stale.bit_select(self.which, 1).eq(0)", _LAZY),
     Mutant("lazy: no floor of leakages", "hw/error/leakage.py", "Mux(moved < least, least,", "Mux(moved < 0, 0,", _LAZY),
-    Mutant("lazy: trace of another unit", "hw/spike/neurons.py", "walker.active & ~(self.during[NeuronOp.FINISH] & c.lazy)",
+    Mutant("lazy: trace of another unit", "hw/spike/neurons.py", "walker.active & ~self.during[NeuronOp.FINISH]",
            "walker.active", _LAZY),
     # a byte from the host, or from the flash
     Mutant("header before the replies", "hw/host/command.py", "request.ready.eq(self.settled & self.answered)",

@@ -217,7 +217,7 @@ def observe(network: Network, sample: np.ndarray, learn: str, before: State, aft
     seen["leakages at 1"] += int((after["alpha"] == c.alpha_one).sum())
     weights = "w" in learn
     seen["decays"] += weights and c.decay and before["aged"] == DECAY_SAMPLES - 1
-    seen["remainders"] += int((kind(after, "grad") != 0).sum()) if weights and c.remainder and c.batch == 1 else 0
+    seen["remainders"] += int((kind(after, "grad") != 0).sum()) if weights and c.remainder and after.get("gathered", 0) == 0 else 0
     seen["centred frames"] += weights and c.centres_frame
     seen["graded errors"] += int((after[f"delta.{c.n_layers}"] != 0).sum()) if learn and c.output_error == "graded" else 0
     seen["slower layers"] += weights and any(c.slower)

@@ -17,9 +17,8 @@ from hw.streams import own_word, row_layout
 def delta_entry(c: Machine) -> data.StructLayout:
     """A group of lanes: its first weight row, its number in the layer, and whether it is the last one.
 
-    In a layer banked by its inputs an entry stands for a neuron, and has its delta."""
-    value = data.ArrayLayout(1, max(1, c.turned(c.delta.bits)))
-    row, number = bits_for(c.capacity.weight_rows), bits_for(c.listed_deltas)
+    In a layer banked by its inputs an entry stands for a neuron, and has its delta; else that is 0."""
+    row, number, value = bits_for(c.capacity.weight_rows), bits_for(c.listed_deltas), data.ArrayLayout(1, c.delta.bits)
     return data.StructLayout({"row": row, "number": number, "last": 1, "value": value})
 
 
@@ -110,9 +109,11 @@ class DeltaLists(wiring.Component):
         m = Module()
         c, row = self.machine, self.row
         m.submodules.dealer = dealer = self.dealer
-        m.submodules.memory = memory = Memory(shape=delta_entry(c), depth=2 << self.index_bits, init=[])
+        bits = delta_entry(c).size - c.delta.bits + c.turned(c.delta.bits)  # the lower ones of an entry, all that is not 0
+        m.submodules.memory = memory = Memory(shape=bits, depth=2 << self.index_bits, init=[])
         writer, reader = memory.write_port(), memory.read_port()
-        odd, seen, entry, listing = Signal(), Signal(), Signal(delta_entry(c)), Signal()
+        odd, seen, listing = Signal(), Signal(), Signal()
+        first_row, number, entry = Signal(len(self.read_data.row)), Signal(len(self.read_data.number)), Signal(delta_entry(c))
         lengths = Array(Signal(self.index_bits + 1, name=f"length_{parity}") for parity in ("even", "odd"))
         any_delta, over = Signal(), Signal()
         m.d.comb += [
@@ -127,23 +128,25 @@ class DeltaLists(wiring.Component):
             any_delta.eq(seen | self.nonzero),
             over.eq(self.valid & (dealer.ends | row.turned)),
             writer.addr.eq(lengths[odd] | (odd << self.index_bits)),
+            entry.row.eq(first_row),
+            entry.number.eq(number),
+            entry.last.eq(dealer.last),
+            entry.value.eq(self._single()),
             writer.data.eq(entry),
-            writer.data.last.eq(dealer.last),
-            writer.data.value.eq(self._single()),
             writer.en.eq(over & any_delta & listing),
             reader.addr.eq(self.read_index | (self.read_odd << self.index_bits)),
             reader.en.eq(self.read_enable),
-            self.read_data.eq(reader.data),
+            self.read_data.as_value().eq(reader.data),
             self.length.eq(lengths[self.read_odd]),
         ]
         with m.If(self.start):
-            m.d.sync += [seen.eq(0), entry.row.eq(row.weight_row), entry.number.eq(0), listing.eq(~row.deals)]
+            m.d.sync += [seen.eq(0), first_row.eq(row.weight_row), number.eq(0), listing.eq(~row.deals)]
             with m.If(~row.deals):
                 m.d.sync += [odd.eq(row.odd), lengths[row.odd].eq(0)]
         with m.Elif(self.valid):
             m.d.sync += seen.eq(any_delta)
             with m.If(over):
-                m.d.sync += [seen.eq(0), entry.row.eq(entry.row + row.fan_in), entry.number.eq(entry.number + 1)]
+                m.d.sync += [seen.eq(0), first_row.eq(first_row + row.fan_in), number.eq(number + 1)]
                 with m.If(listing):
                     m.d.sync += lengths[odd].eq(lengths[odd] + any_delta)
         return m
@@ -153,7 +156,7 @@ class DeltaLists(wiring.Component):
         word: Value = Mux(self.word.mask[0], self.word.lane[0], 0)
         for lane, of_neuron in zip(list(self.word.lane)[1:], list(self.word.mask)[1:], strict=True):
             word = word | Mux(of_neuron, lane, 0)
-        return word[: self.machine.turned(self.machine.delta.bits)]
+        return word[: self.machine.delta.bits]
 
 
 def erring(row) -> Value:

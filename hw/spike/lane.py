@@ -138,7 +138,7 @@ class NeuronLane(wiring.Component):
             old.first.eq(self.first),
             old.unit.eq(self.input),
             # a held frame has one input unit, which always fires
-            old.event.eq(program.held | (event.read_data != 0) | (not c.events)),
+            old.event.eq(program.held | (event.read_data != 0)),
             old.valued.eq(program.values),
             old.value.eq(event.read_data),
             old.u.eq(held[: c.u.bits]),

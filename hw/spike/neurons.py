@@ -224,8 +224,8 @@ class Neurons(wiring.Component):
         trace_row = delay(m, base + self.trace_unit[lane_bits:], ends)
         trace_lane, value_lane = (delay(m, unit[:lane_bits], 1 + ends) for unit in (self.trace_unit, self.spike_unit))
         value_row = delay(m, self.spike_unit[lane_bits:], ends)
-        # learning lazily, FINISH walks, too, but beside it the lanes learn from the traces
-        walking = walker.active & ~(self.during[NeuronOp.FINISH] & c.lazy)
+        # FINISH walks, too, but needs no traces, and beside it the lanes may learn from them
+        walking = walker.active & ~self.during[NeuronOp.FINISH]
         for q, lane in enumerate(self.lanes):
             m.d.comb += [
                 lane.trace_row.eq(Mux(walking, walker.row[q], trace_row)),
@@ -314,7 +314,7 @@ class Neurons(wiring.Component):
         """What the neurons send to their lanes: deltas, spikes and traces (a row that deals), or D of a held frame."""
         own, row, lanes, units = self.own, self.row, self.lanes, [lane.units for lane in self.lanes]
         frame_trace, of_frame = Signal(signed(self.machine.trace.bits)), Signal()
-        with m.If(units[0].valid & units[0].p.unit & self.machine.holds_frames):  # a frame's one input unit is in lane 0
+        with m.If(units[0].valid & units[0].p.unit & row.held):  # a frame's one input unit is in lane 0
             m.d.sync += frame_trace.eq(units[0].p.weight_trace)
         m.d.sync += of_frame.eq((row.op == NeuronOp.FINISH) & row.held)
         deltas, dealt, there = (Cat(valids) for valids in ((lane.deltas.valid for lane in lanes), (unit.valid for unit in units),

@@ -34,7 +34,6 @@ class DirectGradients(wiring.Component):
         self.answer_moves = lane_moves(c.wires.tree, c.lanes)
         self.learned_bits, self.shift = self._learned(c)
         product = sum(lane_multiplier(c, self.learned_bits))
-        row = bits_for(c.capacity.weight_rows)
         super().__init__(
             {
                 "flight": In(flight(c)),
@@ -44,9 +43,7 @@ class DirectGradients(wiring.Component):
                 "gradient": In(signed(product)).array(c.lanes),
                 "applied": Out(signed(c.grad.bits)).array(c.lanes),
                 "later": Out(signed(c.grad.bits)).array(c.lanes),
-                # G
-                "read_row": In(row),  # of cycle 3, and earlier where memories lie far away
-                "write_row": In(row),  # of cycle 5
+                "rows": In(bits_for(c.capacity.weight_rows)).array(len(self.row_cycles)),  # those of `row_cycles`
                 "rate": In(4),
                 "remainder": In(1),  # what APPLY rounds off stays in G
                 # lazy learning
@@ -61,6 +58,11 @@ class DirectGradients(wiring.Component):
             }
         )
 
+    @property
+    def row_cycles(self) -> tuple[int, ...]:
+        """Cycles whose rows must be known: those in which G is read and written."""
+        return ()
+
     @staticmethod
     def _learned(c: Machine) -> tuple[int, int]:
         """Bits of what is multiplied, and of the product's fraction that a gradient has not."""
@@ -68,13 +70,13 @@ class DirectGradients(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        self._learn(m)
+        self._multiply(m)
         for lane, gradient in enumerate(self.gradient):
             applied = self._applied(m, lane, self._kept(m, lane, self._change(lane, gradient)))
             m.d.comb += [self.applied[lane].eq(applied), self.later[lane].eq(self._later(m, applied))]
         return m
 
-    def _learn(self, m: Module) -> None:
+    def _multiply(self, m: Module) -> None:
         """What is multiplied: deltas, or the traces of a layer banked by its inputs."""
         m.d.comb += (learned.eq(own) for learned, own in zip(self.learned, self.own, strict=True))
 
@@ -118,6 +120,10 @@ class GatheredGradients(DirectGradients):
         super().__init__(machine)
         self.grads = LaneBanks(regions(machine)["grad"], machine.wires.tree, together=True)
 
+    @property
+    def row_cycles(self) -> tuple[int, ...]:
+        return 3 - self.machine.wires.tree, 5
+
     def elaborate(self, platform) -> Module:
         m = super().elaborate(platform)
         m.submodules.grads = grads = self.grads
@@ -125,14 +131,15 @@ class GatheredGradients(DirectGradients):
             *follow(grads.host, self.host),
             self.host.data_r.eq(grads.host.data_r),
             self.damaged.eq(found_in([grads])),
-            grads.read_address.eq(self.read_row),
-            grads.write_address.eq(self.write_row),
+            grads.read_address.eq(self.rows[0]),
+            grads.write_address.eq(self.rows[1]),
             grads.write.eq((self.flight.valid[5] & (self._gathers(m) | self.doing.apply)).replicate(self.machine.lanes)),
         ]
         return m
 
-    def _learn(self, m: Module) -> None:
-        super()._learn(m)
+    def _multiply(self, m: Module) -> None:
+        """What is multiplied; and whether G is applied, near every lane."""
+        super()._multiply(m)
         self.applies = spread(m, self.doing.apply, self.machine.wires.tree, self.machine.lanes)
 
     def _gathers(self, m: Module) -> Value:
@@ -157,8 +164,9 @@ class GatheredGradients(DirectGradients):
 class KeptGradients(GatheredGradients):
     """The same, and what an update rounds off stays in G, if it is to."""
 
-    def _learn(self, m: Module) -> None:
-        super()._learn(m)
+    def _multiply(self, m: Module) -> None:
+        """What is multiplied; and the bits that an update shifts away, near every lane."""
+        super()._multiply(m)
         c, rate, keeps, self.keeping = self.machine, self.rate, self.remainder, []
         for lane in range(c.lanes):
             if lane % NEAR == 0:  # handed on through a large chip, long before they are used
@@ -191,7 +199,7 @@ class LazyGradients(GatheredGradients):
     def _learned(c: Machine) -> tuple[int, int]:
         return c.grad.bits, c.trace.f
 
-    def _learn(self, m: Module) -> None:
+    def _multiply(self, m: Module) -> None:
         """What is multiplied: K."""
         c = self.machine
         m.submodules.sums = sums = self.sums

@@ -81,11 +81,11 @@ class Lanes(wiring.Component):
         bits = sum(lane_multiplier(c, self.gradients.learned_bits))
         self.products, self.sums, self.fold = chosen.products(c, self.gradients), chosen.sums(c, bits), Fold(c, bits)
         # the cycles in which weights are read again for their change, and written
-        applied, way = self.gradients.APPLIED, c.wires.tree
+        applied = self.gradients.APPLIED
         self.rounding = rounding(c, c.wires.latency - 1 + applied - Dither.LATENCY - c.wires.ends)
         self.changes = chosen.changes(c, self.rounding)
         self.written = applied + 3
-        self.rows = Rows(c, (applied + 1 - c.wires.latency, self.written, 3 - way, 5), self.written)
+        self.rows = Rows(c, (applied + 1 - c.wires.latency, self.written, *self.gradients.row_cycles), self.written)
         super().__init__(
             {
                 "sweep": In(LaneOp),
@@ -179,7 +179,7 @@ class Lanes(wiring.Component):
     def _read(self, m: Module) -> None:
         """Weights and what a lane has of its own from their memories, and the operand beside them, to the multipliers."""
         c, op, products, gradients, doing = self.machine, self.op, self.products, self.gradients, self.doing
-        again, written, *_ = self.rows.then
+        again, written = self.rows.then[:2]
         m.d.comb += [
             self.weights.read_address.eq(Mux(doing.changing & ~doing.decaying, again, op.p.row)),
             self.weights.write_address.eq(written),
@@ -224,14 +224,12 @@ class Lanes(wiring.Component):
     def _learn(self, m: Module) -> None:
         """Products to the gradients, these to the changes of weights, which random bits round."""
         op, changes, gradients, random = self.op.p, self.changes, self.gradients, self.rounding
-        *_, gradients_read, gradients_written = self.rows.then
         m.d.comb += [
             *(getattr(gradients, name).eq(getattr(self, name)) for name in ("operand", "gathers", "sum_write", "sum_row")),
             *(getattr(gradients, name).eq(getattr(self, name)) for name in ("rate", "remainder")),
             *each(gradients.sum_data, self.sum_data),
             gradients.delta_row.eq(op.delta_row),
-            gradients.read_row.eq(gradients_read),
-            gradients.write_row.eq(gradients_written),
+            *each(gradients.rows, self.rows.then[2:]),
             *each(gradients.gradient, self.products.gradient),
             changes.rate.eq(self.rate),
             *each(changes.applied, gradients.applied),

@@ -12,7 +12,7 @@ from hw.network import CADENCES, INPUTS, Network, state_arrays
 from hw.notation import dense
 from hw.numbers import LAYERS_MAX, UNITS_MAX, Q
 from hw.plan import DoesNotFit, compile
-from hw.program import LaneOp, NeuronOp, When, lane_fields, neuron_fields, pack, position_bits, table_rows, unpack
+from hw.program import LaneOp, NeuronOp, When, lane_fields, neuron_fields, pack, position_bits, table_rows, unpack, varying
 from sim.scenarios import random_machine, random_network
 from tests.hw.test_sequencer import due
 
@@ -108,6 +108,15 @@ def test_a_machine_has_room_for_the_programs(plan):
         assert [unpack(fields, word) for word in words[:-1]] == whole
         assert all(pack(fields, unpack(fields, word)) == word for word in words)
         assert all(row.get("after", 0) <= 2 * len(others) < (1 << bits) - 1 for row in rows)
+
+
+@named
+def test_the_gateware_sees_the_rows_as_they_are(plan):
+    """What is a constant to it, is one in every row but END."""
+    for fields, table in zip((lane_fields(plan.machine), neuron_fields(plan.machine)), plan.tables, strict=True):
+        ones, zeros = varying(plan.machine, fields)
+        always = ~zeros & (1 << sum(fields.values())) - 1
+        assert all(row & ones | always == row for row in table[:-1])
 
 
 # -- time --------------------------------------------------------------------------------------------------------------------------
