@@ -122,7 +122,7 @@ def test_a_reset_reaches_lanes_far_away():
     state, moved = initial_state(network, 1), 0
     values = {"last_step": 1, "run": 0}
     run = b"".join(struct.pack("<BHBIB", Op.WRITE, 1, 1, REGISTERS[name].address, value) for name, value in values.items())
-    for cycles in range(40, 700, 33):
+    for cycles in range(40, 700, 11):
         with Device.open(Kept(model), network=network) as device:
             device.write_state(state)
             every = device.region("event")
