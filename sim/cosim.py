@@ -35,7 +35,7 @@ from sim.twin import Mismatch, Twin
 from sw import data
 from sw.common import checks
 from sw.files.image import Image
-from sw.golden.recipe import RECIPES, Recipe
+from sw.golden.recipe import Recipe, recipe_for
 
 BAR: dict[str, Any] = {"unit": " samples", "mininterval": 0.1 if sys.stderr.isatty() else 15}
 """Options of progress bars; a log file gets a line now and then."""
@@ -91,7 +91,7 @@ def train(twin: Twin, report: Report, dataset: data.Dataset, *, recipe: Recipe |
     SimulationError.
     """
     start = time.monotonic()
-    recipe = recipe or RECIPES[dataset.name]
+    recipe = recipe or recipe_for(dataset.name, twin.network)
     count = len(dataset.train) if samples is None else samples
     try:
         twin.load(recipe.state(twin.network, report.seed) if state is None else state)
@@ -174,7 +174,7 @@ def image_of(options: argparse.Namespace) -> tuple[Image, Design]:
     """
     if not options.image:
         named = design(options)
-        return Image(named.network, RECIPES[options.dataset].state(named.network, options.seed)), named
+        return Image(named.network, recipe_for(options.dataset, named.network).state(named.network, options.seed)), named
     given = chosen(options)
     for name in given:
         if name in NETWORK_FIELDS:

@@ -17,7 +17,7 @@ from sw.common import checks
 from sw.driver.device import Device
 from sw.files.checkpoint import Checkpoint, read
 from sw.files.image import Image
-from sw.golden.recipe import RECIPES
+from sw.golden.recipe import recipe_for
 from sw.transport.base import DeviceError
 from sw.transport.loader import board_with_flash
 from sw.transport.process import WORLDS
@@ -32,7 +32,7 @@ def train(
 
     The share of held-out samples that are right, after each epoch.
     """
-    recipe, accuracies = RECIPES[dataset.name], []
+    recipe, accuracies = recipe_for(dataset.name, device.config), []
     images = [dataset.test.sample(i) for i in range(len(dataset.test))]
     for epoch in range(epochs):
         order = recipe.order(seed, epoch, samples)
@@ -128,7 +128,7 @@ def prepare(given: Namespace, device: Device, kept: Checkpoint | Image | None) -
     elif not given.keep:
         if network != device.network:
             device.configure(network)
-        device.load(RECIPES[name].state(network, given.seed))
+        device.load(recipe_for(name, network).state(network, given.seed))
     return kept.dataset(dataset) if isinstance(kept, Image) else dataset
 
 

@@ -254,12 +254,14 @@ class Device:
         return float(np.mean(self._show(samples, targets, "", self._ask_class, quiet) == targets))
 
     def set_rates(self, **rates: int) -> None:
-        """Sets any of the rates of RATES, at which weights, thresholds and leakages learn and weights decay: 2**-rate, 0 to 15."""
+        """Sets any of the rates of RATES, at which weights, thresholds and leakages learn and weights decay: 2**-rate, 0 to 15.
+
+        `rate_decay` has no effect on a device without decay."""
         for name, rate in rates.items():
             if name not in RATES:
                 raise ValueError(f"{name}: no such rate; legal is one of {', '.join(RATES)}")
             checks.check_rate(name, rate)
-        batch = Batch(self._info.link)
+        batch, rates = Batch(self._info.link), {name: rate for name, rate in rates.items() if name in registers(self.machine)}
         for name, rate in rates.items():
             batch.write(REGISTERS[name].address, rate, 1)
         self._collect(batch)
@@ -506,7 +508,8 @@ class Device:
         self._set("step", 0)
         for name, value in settings(self._network, self.machine).items() if self._network and not self.machine.fixed else ():
             self._set(name, value)
-        self.rates = dict(zip(RATES, map(int, self._read_registers(RATES)), strict=True))
+        names = [name for name in RATES if name in registers(self.machine)]
+        self.rates = dict(zip(names, map(int, self._read_registers(names)), strict=True))
         self._last = self._raw_counters()
 
     def _find(self, transport: Transport) -> int:

@@ -29,7 +29,7 @@ def image(plan: Plan, link: Link, state: Mapping[str, ArrayLike], rates: Mapping
     words, given, _ = places.encode(state)
     batch = Batch(link)
     write_configuration(batch, plan)
-    batch.write(REGISTERS["rate_w"].address, [rates[name] for name in RATES], 1)
+    batch.write(REGISTERS["rate_w"].address, [rates[name] for name in RATES if name in rates], 1)
     places.write(batch, words, given)
     batch.flush()
     frames = request(0, b"", opening=True) + b"".join(request(k % 256, payload) for k, payload in enumerate(batch.payloads, 1))

@@ -12,6 +12,7 @@ from boards import BOARDS
 from hw.host.protocol import Link
 from hw.host.stored import SECTOR, Stored
 from hw.machine import Machine
+from hw.memory_map import registers
 from hw.network import Network
 from hw.plan import compile
 from sim.scenarios import random_machine, random_network, random_state
@@ -26,7 +27,7 @@ from sw.transport.loader import board_with_flash, write
 from sw.transport.process import InProcess
 from tests.sw.driver.test_link import CONFIG, LINK, MACHINE, golden, same, start
 
-RATES = {"rate_w": 1, "rate_theta": 2, "rate_alpha": 15}
+RATES = {"rate_w": 1, "rate_theta": 2, "rate_alpha": 15, "rate_decay": 4}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -41,7 +42,8 @@ def test_an_image_is_what_a_host_would_send(seed, buffer):
     with Device.open(InProcess("golden", Model(machine, link)), network=config) as device:
         device.load(state)
         state = device.read_state()
-    data = image(compile(config, machine), link, state, RATES)
+    rates = {name: rate for name, rate in RATES.items() if name in registers(machine)}
+    data = image(compile(config, machine), link, state, rates)
     assert len(data) == stored.size and (stored.size + 4) % SECTOR == 0
     assert data[:4] == stored.identity and zlib.crc32(data[4:-4]).to_bytes(4, "little") == data[-4:] and data[-5] == 0
     first, *frames = [frame for frame in data[4:-4].split(b"\0") if frame]
@@ -51,7 +53,7 @@ def test_an_image_is_what_a_host_would_send(seed, buffer):
     line.model.run(data[4:-4])
     with Device.open(line) as device:
         assert device.network == config
-        assert same({**device.read_state(), "class": state["class"]}, state) and device.rates == RATES
+        assert same({**device.read_state(), "class": state["class"]}, state) and device.rates == rates
     used = 8 + sum(len(frame) + 1 for frame in (first, *frames))
     assert not exact or stored.size < 3 * used + SECTOR, "most of the image is padding"
 
