@@ -145,10 +145,8 @@ class Neurons(wiring.Component):
         """What the pass is, decoded a cycle later, before the first neuron comes."""
         c, row, settings, lanes = self.machine, self.row, self.settings, self.lanes
         errs, ends = erring(row), c.wires.ends
-        self.during = {kind: Signal(name=f"during_{n}") for n, kind in enumerate(self.DRAIN)}
-        self.erring, self.last = Signal(), Signal()
-        m.d.sync += [flag.eq(row.op == kind) for kind, flag in self.during.items()]
-        m.d.sync += [self.erring.eq(errs), self.last.eq(row.output)]
+        self.during = {kind: delay(m, row.op == kind, 1) for kind in self.DRAIN}
+        self.erring, self.last = delay(m, errs, 1), delay(m, row.output, 1)
         kinds = (NeuronOp.INPUT, NeuronOp.NEURON, NeuronOp.OUTPUT_ERROR, NeuronOp.FINISH)
         near = {kind.name.lower(): self._decoded(m, row.op == kind) for kind in kinds} | {"erring": self._decoded(m, errs)}
         near["rate_theta"] = self._near(m, settings.rate_theta)

@@ -124,7 +124,7 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        for name in ("weights", "delta", "gradients", "products", "sums", "fold", "rounding", "changes", "rows"):
+        for name in ("rows", "weights", "delta", "products", "sums", "fold", "gradients", "rounding", "changes"):
             m.submodules[name] = getattr(self, name)
         banks = [self.weights, self.delta, self.gradients]
         (host,) = far_buses(m, self.host, self.machine.wires.ends, 1)
