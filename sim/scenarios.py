@@ -202,7 +202,8 @@ def observe(network: Network, sample: np.ndarray, learn: str, before: State, aft
     """Count what a sample shows of FLOORS."""
 
     def kind(state: State, name: str) -> np.ndarray:
-        return np.concatenate([array.ravel() for key, array in state.items() if key.partition(".")[0] == name])
+        found = [array.ravel() for key, array in state.items() if key.partition(".")[0] == name]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     c = network
     ends = {"currents": ("current", c.u), "membranes": ("membrane", c.u), "deltas": ("delta", c.delta), "weights": ("weight", c.w)}
