@@ -405,10 +405,9 @@ def beyond(network: Network) -> Iterable[str]:
     """What no machine does so far, however it is built: a line each."""
     if not network.all_dense:
         yield f"net: {network.title} has convolutions; machines run dense layers so far, the golden model runs it"
-    gathered = [l for l in network.layers if network.centres(l) and not (l == 1 and network.centres_frame)]
-    if gathered:
-        yield (f"centred: {network.title} has gradients in layer {gathered[0]} that gather; machines centre those of a first layer"
-               " behind a held frame so far, the golden model runs it")  # fmt: skip
+    if network.centred_in_g:
+        gathers = f"{network.title} has gradients in layer {network.centred_in_g[0]} that gather"
+        yield f"centred: {gathers}; machines centre those of a first layer behind a held frame so far, the golden model runs it"
     if network.alpha_grad_bits > SUM_BITS:
         needs = f"{network.alpha_grad_bits} bits for a leakage gradient, summed over a layer and a batch"
         yield f"steps: {network.title} needs {needs}; machines have {SUM_BITS}"

@@ -65,7 +65,8 @@ class Network(Numbers):
     output_error: str = "counted"
     """The error of the last layer: `counted`, from a table of its spikes; `graded`, from one of the distances U - theta."""
     centred: bool = False
-    """A neuron's weight gradients, or a filter's, are taken less their mean, in all layers but the last. At cadence `sample`."""
+    """A neuron's weight gradients, or a filter's, are taken less their mean, in all layers but the last. At cadence `sample`, or
+    where a dense layer behind a held frame is the only one of them."""
     decay: bool = False
     """Weights decay a little after every DECAY_SAMPLES-th sample, rounded by chance, at a rate of its own."""
     remainder: bool = False
@@ -92,9 +93,11 @@ class Network(Numbers):
         for field in ("stochastic", "lazy", "centred", "decay", "remainder"):
             if not isinstance(getattr(self, field), bool):
                 raise self.bad(field, "True or False")
-        for field in ("centred", "remainder"):
-            if getattr(self, field) and (self.cadence != "sample" or self.lazy):
-                raise self.bad(field, "False at cadence step or where lazy is True")
+        if self.remainder and (self.cadence != "sample" or self.lazy):
+            raise self.bad("remainder", "False at cadence step or where lazy is True")
+        if self.centred and (self.lazy or (self.cadence != "sample" and self.centred_in_g)):
+            limits = "False where lazy is True, or at cadence step unless the only other layer is dense, behind a held frame"
+            raise self.bad("centred", limits)
         if self.decay and (self.lazy or self.w.i > self.grad.i or self.weight_unit >= self.trace.bits - 1):
             of_w = f"w = {self.w} has more integer bits than grad = {self.grad}"
             of_others = f"delta = {self.delta} and trace = {self.trace} have {self.trace.bits - 1} fraction bits more than w"
@@ -198,6 +201,11 @@ class Network(Numbers):
     def centres_frame(self) -> bool:
         """Whether a held frame is centred: so are dense gradients behind it, as they do not gather."""
         return self.static and self.centres(1) and not self.shares_weights(1)
+
+    @property
+    def centred_in_g(self) -> list[int]:
+        """Layers whose gradients are centred when they have gathered."""
+        return [l for l in self.layers if self.centres(l) and not (l == 1 and self.centres_frame)]
 
     def slower_by(self, layer: int) -> int:
         """What is added to the rate of the layer's weights."""

@@ -109,7 +109,8 @@ def test_what_no_machine_does_is_said(changes, message):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"net": 64}, "net: 64 is not legal; legal is a text such as 64-32-10"),
     ({"output_error": "soft"}, "output_error: soft is not legal; legal is counted or graded"),
-    ({"centred": True, "cadence": "step"}, "centred: True is not legal; legal is False at cadence step or where lazy is True"),
+    ({"centred": True, "cadence": "step", "net": "9-8-7-3"}, "centred: True is not legal; legal is False where lazy"),
+    ({"centred": True, "cadence": "step", "input": "events"}, "centred: True is not legal; legal is False where lazy"),
     ({"remainder": True, "stochastic": True}, "remainder: True is not legal; legal is False where stochastic is True"),
     ({"slower": [1]}, r"slower: \(1,\) is not legal; legal is empty, or 2 whole numbers of 0 to 15, one a layer"),
     ({"slower": [1, 16]}, r"slower: \(1, 16\) is not legal"),

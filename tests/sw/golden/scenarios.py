@@ -148,7 +148,7 @@ def seldom(hit, form, net, *more):
         "weight_trace saturated": form["lazy"],  # which has room for all spikes of a sample
         "theta_trace saturated": form["lazy"],
         "delta_sum saturated": not form["lazy"],
-        "centred": form["cadence"] == "step" or form["lazy"],
+        "centred": form["lazy"] or form["cadence"] == "step" and (form["input"] != "static" or net is not dense_net),
         "remainder": form["cadence"] == "step" or form["lazy"],
         "decay": form["lazy"],
         **dict.fromkeys(("shared weights", "pooled", "shortcuts Conv", "shortcuts Identity"), net is dense_net),
