@@ -113,7 +113,7 @@ MUTANTS = (
     # what makes learning stronger
     Mutant("graded error of the other classes", "hw/error/delta.py", "most))[: len(most)], pipe.reg(i.label)",
            "most))[: len(most)], ~pipe.reg(i.label)", _DELTA),
-    Mutant("mean rounded down", "hw/spike/lists.py", "(product + (1 << MEAN_BITS - 1)) >> MEAN_BITS", "product >> MEAN_BITS",
+    Mutant("mean rounded down", "hw/spike/lists.py", "round_shift(product, MEAN_BITS)", "product >> MEAN_BITS",
            _STRONG),
     Mutant("decay a sample early", "hw/core.py", "DECAY_SAMPLES - 1", "DECAY_SAMPLES - 2", _STRONG),
     Mutant("decay rounded to nearest", "hw/core.py", "registers.rounding | decays", "registers.rounding", _STRONG),

@@ -57,7 +57,7 @@ class Delta(wiring.Component):
         error = Mux(pipe.reg(i.output), table.read_data.as_signed(), pipe.reg(i.error))
 
         # cycle 2: the surrogate derivative, or the graded error
-        step, output = (v >> (c.u.f - PHI_STEP_FRAC)) + GRADED_ENTRIES // 2, pipe.reg(i.output & i.graded)
+        step, output = floor_shift(v, c.u.f - PHI_STEP_FRAC) + GRADED_ENTRIES // 2, pipe.reg(i.output & i.graded)
         most = C(GRADED_ENTRIES - 1, ceil_log2(GRADED_ENTRIES))
         m.d.comb += [
             graded.read_enable.eq(pipe.en),

@@ -8,6 +8,7 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.fixed import halves, round_shift
 from hw.machine import Machine
 from hw.memory import Bank, HostBus, Select, follow, found_in
 from hw.memory_map import DAMAGED_BITS, regions
@@ -169,9 +170,9 @@ class CentredFrame(Frame):
         with m.If(self.read_enable):
             m.d.sync += place.eq(self.read_index)
         m.d.sync += [
-            shifted.eq((total + ((1 << self.mean_shift) >> 1)) >> self.mean_shift),
+            shifted.eq((halves(total, 0, self.mean_shift) + 1) >> 1),
             product.eq(shifted * self.mean_factor),
-            mean.eq((product + (1 << MEAN_BITS - 1)) >> MEAN_BITS),
+            mean.eq(round_shift(product, MEAN_BITS)),
         ]
         m.d.comb += [
             writer.addr.eq(row),

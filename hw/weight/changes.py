@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.fixed import dither_mask, minus_halves, saturate
+from hw.fixed import dither_mask, floor_shift, minus_halves, saturate
 from hw.machine import Machine
 from hw.pipeline import NEAR, delay, spread
 from hw.weight.dither import WORD
@@ -41,16 +41,20 @@ class Changes(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
+        self._decide(m)
         c, base, rate = self.machine, self.machine.weight_shift(0), self.rate
         for lane in range(c.lanes):
             if lane % NEAR == 0:  # handed on through a large chip, long before they are used
                 rate = delay(m, rate, c.wires.ends)
                 keep = delay(m, dither_mask(base, rate), c.wires.ends)
             shifted = self.shift(self.applied[lane], base, rate, keep, self.word[lane], self.chance[lane])
-            m.d.comb += self.changed[lane].eq(self._change(m, lane, shifted, self._old(m, lane))[1])
+            m.d.comb += self.changed[lane].eq(self._change(m, lane, shifted, self._old(lane))[1])
         return m
 
-    def _old(self, m: Module, lane: int) -> Value:
+    def _decide(self, m: Module) -> None:
+        """What every lane must know, from a register near it: nothing."""
+
+    def _old(self, lane: int) -> Value:
         """The weight that changes."""
         return self.weight[lane]
 
@@ -67,16 +71,13 @@ class Changes(wiring.Component):
 class DecayingChanges(Changes):
     """The same where weights may decay: they are read once, and are what makes their gradient."""
 
-    def elaborate(self, platform) -> Module:
-        m = Module()
-        c = self.machine
-        self.decays = spread(m, self.doing.decaying, c.wires.tree, c.lanes)
-        m.submodules.others = super().elaborate(platform)
-        return m
+    def _decide(self, m: Module) -> None:
+        """Whether weights decay."""
+        self.decays = spread(m, self.doing.decaying, self.machine.wires.tree, self.machine.lanes)
 
-    def _old(self, m: Module, lane: int) -> Value:
-        c = self.machine
-        return Mux(self.decays[lane], self.later[lane] >> c.weight_shift(0), self.weight[lane]).as_signed()
+    def _old(self, lane: int) -> Value:
+        decaying = floor_shift(self.later[lane], self.machine.weight_shift(0))  # its gradient is the weight, and no bit is lost
+        return Mux(self.decays[lane], decaying, self.weight[lane]).as_signed()
 
 
 class ChangesInTurns(Changes):

@@ -135,7 +135,7 @@ class FastNetwork(GoldenNetwork):
         return {
             "n": population.size, "first": c.neuron_base.get(l, 0), "threshold": c.threshold_base.get(l, 0),
             "units": population.units, "value": sum(p.units for p in c.populations[:l]),
-            "channels": population.channels, "pool_shift": 2 * ceil_log2(population.pool),
+            "channels": population.channels, "pool_shift": self.layers[l - 1].pool.shift if l else 0,
             "alpha_shift": c.mean_shift(population.size),
             "sharing": c.sharing_shift(l), "projections": sum(p.kind.weighted for p in population.projections),
             "identity": next((p.source for p in population.projections if not p.kind.weighted), -1), "projection": first,

@@ -27,8 +27,8 @@ def floor_shift(v: Number, n: int) -> Number:
     return v >> n
 
 
-def round_shift(v: Number, n: int) -> Number:
-    """v / 2**n to the nearest integer, halves up; `v` itself if n = 0."""
+def round_shift(v: Number, n: int | Tensor) -> Number:
+    """v / 2**n to the nearest integer, halves up; `v` itself if n = 0. Of tensors each value may have its own `n`."""
     return (v + (1 << n >> 1)) >> n
 
 

@@ -28,8 +28,7 @@ def theta_products(delta: Tensor, theta_trace: Tensor, config: Network) -> Tenso
 
 def theta_gradient(total: Tensor, shift: Tensor | int, config: Network) -> Tensor:
     """Gradients of thresholds, format `grad`, from the sums of `theta_products`; `shift`: bits more, of shared thresholds."""
-    n = shift + config.weight_grad_shift
-    return saturate((total + (1 << n >> 1)) >> n, config.grad)
+    return saturate(round_shift(total, shift + config.weight_grad_shift), config.grad)
 
 
 def alpha_gradient(delta: Tensor, alpha_trace: Tensor, config: Network) -> Tensor:
