@@ -138,12 +138,28 @@ bool see(Network& net, const Synapses& s, Int place, const Int* x) {
     return any;
 }
 
+// The sum of weights times `x`, in eight parts, as its order is free.
+Int dot(const Int* weight, const Exact* x, Int m) {
+    Exact part[8] = {};
+    Int j = 0;
+    for (; j + 8 <= m; j += 8)
+        for (Int k = 0; k < 8; ++k) part[k] += Exact(weight[j + k]) * x[j + k];
+    for (; j < m; ++j) part[0] += Exact(weight[j]) * x[j];
+    return Int(std::accumulate(part, part + 8, Exact{0}));
+}
+
 // Sums over the units `x` of a projection, for all neurons.
 void forward(Network& net, const Synapses& s, const Int* x) {
     tally(net, visited(s, nullptr, x), s.pairs);
     if (!s.shared) {
         const Int found = list(x, s.m, net.listed);
+        const bool few = found * 8 < s.m;  // else it is faster to meet the zeros, too
+        if (!few) std::copy_n(x, s.m, net.patch);
         for (Int i = 0; i < s.n; ++i) {
+            if (!few) {
+                net.sums[i] += dot(s.weight + i * s.m, net.patch, s.m);
+                continue;
+            }
             const Int* weight = s.weight + i * s.m;
             Int sum = 0;
             for (Int k = 0; k < found; ++k) sum += weight[net.listed[k]] * x[net.listed[k]];
@@ -154,13 +170,7 @@ void forward(Network& net, const Synapses& s, const Int* x) {
     for (Int place = 0; place < s.places; ++place) {
         if (!see(net, s, place, x)) continue;
         for (Int i = 0; i < s.n; ++i) {
-            const Int* weight = s.weight + i * s.m;
-            Exact part[8] = {};  // whose order is free
-            Int j = 0;
-            for (; j + 8 <= s.m; j += 8)
-                for (Int k = 0; k < 8; ++k) part[k] += Exact(weight[j + k]) * net.patch[j + k];
-            for (; j < s.m; ++j) part[0] += Exact(weight[j]) * net.patch[j];
-            net.sums[place * s.n + i] += Int(std::accumulate(part, part + 8, Exact{0}));
+            net.sums[place * s.n + i] += dot(s.weight + i * s.m, net.patch, s.m);
         }
     }
 }
