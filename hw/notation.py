@@ -101,10 +101,11 @@ class NotationError(ValueError):
 
 @dataclass
 class _Reader:
-    """Reads a network from left to right; `at` is the character it has come to, from 0."""
+    """Reads a network from left to right; `at` is the character it has come to, from 0, and `begin` where the last word began."""
 
     text: str
     at: int = 0
+    begin: int = 0
     populations: list[Population] = field(default_factory=list)
 
     def fail(self, at: int, what: str, legal: str) -> NotationError:
@@ -122,7 +123,7 @@ class _Reader:
         return found
 
     def number(self, text: str | None, least: int, most: int, legal: str, default: int = 0) -> int:
-        value = default if text is None else int(text)
+        value = default if text is None else int(text) if len(text) < 10 else most + 1
         if not least <= value <= most:
             raise self.fail(self.begin, self.text[self.begin : self.at], f"{legal} of {least} to {most}")
         return value
@@ -183,7 +184,7 @@ class _Reader:
 
     def pool(self) -> None:
         found, last = self.word(r"P(\d+)", "Pk, such as P2"), self.populations[-1]
-        if int(found[1]) not in POOLS:
+        if found[1] not in map(str, POOLS):
             raise self.fail(self.begin, found[0], " or ".join(f"P{k}" for k in POOLS))
         if len(self.populations) == 1 or len(last.shape) == 1 or last.pool > 1:
             raise self.fail(self.begin, found[0], "pooling right behind a convolution or a residual block")

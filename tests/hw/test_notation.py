@@ -56,6 +56,8 @@ def test_equal_networks_have_equal_names():
     ("64--10", "'-' at character 4 of"),
     ("64-x-10", "'x' at character 4 of '64-x-10' is not legal; legal is a layer"),
     ("64-0-10", "'0' at character 4 of '64-0-10' is not legal; legal is neurons of 1 to 65536"),
+    ("64-" + "9" * 5000, "legal is neurons of 1 to 65536"),
+    ("8x8-3C3-P" + "2" * 5000 + "-10", "legal is P2 or P4 or P8 or P16"),
     ("0x5-10", "'0x5' at character 1 of '0x5-10' is not legal; legal is sizes of 1 to 65536"),
     ("8x8x8x8-10", "'8x8x8x8' at character 1"),
     ("300x300-10", "legal is at most 65536 units of a layer, and not 90000"),
