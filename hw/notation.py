@@ -226,8 +226,12 @@ def dense(sizes: Iterable[int]) -> str:
 
 
 def canonical(populations: Sequence[Population]) -> str:
-    """The shortest notation of these populations: equal networks have equal names."""
+    """The shortest notation of these populations: equal networks have equal names.
+
+    Where all layers are dense the input is no image, but so many units."""
     first = populations[0].shape
+    if all(len(population.shape) == 1 for population in populations[1:]):
+        return dense(population.size for population in populations)
     words = [str(first[0]) if len(first) == 1 else "x".join(map(str, (*first[1:], *([first[0]] if first[0] > 1 else []))))]
     blocks: dict[int, int] = {}  # layer that begins a block, and the one that ends it
     for l, population in enumerate(populations):

@@ -42,8 +42,8 @@ def test_projections_of_a_residual_block():
 
 
 def test_equal_networks_have_equal_names():
-    assert Network(net="08x8-4C3s1p0-10") == Network(net="8x8-4C3-10") and Network(net="8x8x1-10").net == "8x8-10"
-    assert Network(net="8x8-10") != Network(net="64-10")
+    assert Network(net="08x8-4C3s1p0-10") == Network(net="8x8x1-4C3-10") and Network(net="8x8x1-4C3-10").net == "8x8-4C3-10"
+    assert Network(net="8x8x2-20-10") == Network(net="128-20-10")  # so that a machine finds its weights by neuron and input
     for net in ("64-10", "5x4x3-2C2p1-P2-R(2C1)-R(7C3s2p1-7C1)-9-4"):
         network = Network(net=net)
         assert network.net == net and Network.from_json(network.to_json()) == network
@@ -88,7 +88,8 @@ def test_errors_point_at_the_character(net, message):
 
 
 @pytest.mark.parametrize(("net", "pairs"), [
-    ("64-10", 640), ("4x4-2C3-3", 2 * 9 * 4 + 3 * 8), ("3x3-1C3p1-2", 49 + 18), ("5x5-2C3s2-P2-3", 2 * 9 * 4 + 3 * 2),
+    ("64-10", 640), ("8x8-10", 640),
+    ("4x4-2C3-3", 2 * 9 * 4 + 3 * 8), ("3x3-1C3p1-2", 49 + 18), ("5x5-2C3s2-P2-3", 2 * 9 * 4 + 3 * 2),
     ("4x4-2C1-R(2C3p1)-1", 2 * 16 + 4 * 100 + 32), ("4x4-2C1-R(3C1)-1", 2 * 16 + 6 * 16 + 6 * 16 + 48),
 ])  # fmt: skip
 def test_synapses_are_counted_without_the_border(net, pairs):
