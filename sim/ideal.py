@@ -10,10 +10,7 @@ from hw.memory_map import PHASES
 from hw.numbers import ceil_div
 from hw.plan import Plan
 from sw.golden.network import GoldenNetwork, Layer
-from sw.golden.weight.synapses import Visit
-
-EVERY = Visit(1, False)
-"""Each neuron and input that is not zero, and no other."""
+from sw.golden.weight.synapses import EVERY
 
 FORMULA = """ideal cycles = sum over phases of ceil(non-zero synaptic operations / lanes), with
   forward   sum over layers and steps of spikes in * neurons; static frames: non-zero pixels * neurons, once a sample

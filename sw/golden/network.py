@@ -22,7 +22,7 @@ from sw.golden.spike.pool import pool
 from sw.golden.spike.readout import winner
 from sw.golden.weight import lanes
 from sw.golden.weight.dither import Dither, xorshift32
-from sw.golden.weight.synapses import Visit, in_order, shaped, weights
+from sw.golden.weight.synapses import EVERY, Visit, in_order, shaped, weights
 
 
 class Result(NamedTuple):
@@ -84,7 +84,7 @@ class GoldenNetwork:
             return torch.zeros(shape, dtype=torch.int64)
 
         c = self.config = config
-        visits = visits or [(1, False)] * c.n_layers
+        visits = visits or [EVERY] * c.n_layers
         self.inputs: list[Input] = []  # in the order of their numbers
         for synapses in c.synapses:
             first = self.inputs[-1].traces.stop if self.inputs else 0

@@ -39,6 +39,10 @@ class Visit(NamedTuple):
     all_inputs: bool
 
 
+EVERY = Visit(1, False)
+"""Each neuron and input that is not zero, and no other: what no machine could skip."""
+
+
 class Weights:
     """Weights (N, M) and, where gradients gather, as many gradients, of one projection."""
 
